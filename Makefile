@@ -1,0 +1,53 @@
+# The verbs of this repository. Each sets up .venv by itself; nothing else is touched.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test test-slow check format bench dist clean
+
+help:  ## list the verbs
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+demo: .venv/run  ## watch a faulty live stream for a minute and write a report
+	$(BIN)/vqmon demo
+
+test: .venv/dev  ## all tests not marked slow or gpu; skips are listed with their reasons
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: .venv/dev  ## soak, wheel and other long tests
+	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 1200
+
+check: .venv/dev  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy vqmon tests
+	$(BIN)/mypy trainer benchmarks
+
+format: .venv/dev  ## rewrite the code in the house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/dev  ## the figures that the README quotes, measured on this machine
+	$(BIN)/python -m benchmarks
+
+dist: .venv/dev  ## wheel and sdist into dist/
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+clean:  ## remove the environment and everything built
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "vqmon needs Python 3.11 or newer as '$(PYTHON)'; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing; install it first: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/run: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[cpu]'
+	@touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[cpu,postgres,train,dev]'
+	@touch $@ .venv/run

@@ -1,0 +1,421 @@
+"""What vqmon talks about: streams, frames, findings, assessments, segments. No I/O.
+
+Two clocks. A *position* is media time: seconds since the first frame that vqmon saw of a
+stream; it never goes back, whatever the source does. A ``datetime`` is wall-clock time and
+always timezone-aware (UTC). Quality is 0 (worst) to 100 (best) everywhere.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[np.uint8]
+
+DEGRADATIONS = (
+    "blur",
+    "noise",
+    "compression",
+    "banding",
+    "underexposed",
+    "overexposed",
+    "upscaled",
+    "corrupted",
+)
+"""What can be wrong with a picture; the learned model's vocabulary. None of them is `clean`."""
+
+FAULTS = (
+    "black",
+    "freeze",
+    "stutter",
+    "slate",
+    "no_signal",
+    "underfed",
+    "bitrate_collapse",
+    "timestamp_jump",
+    "format_changed",
+    "packet_loss",
+    "audio_silence",
+    "audio_loudness",
+    "audio_clipping",
+)
+"""What can be wrong with a stream; measured, never learned."""
+
+SELF_FAULTS = ("overload", "storage_low")
+"""What can be wrong with vqmon itself: it had to look less closely, or its disk is nearly full."""
+
+FINDING_NAMES = DEGRADATIONS + FAULTS + SELF_FAULTS
+
+SEVERITY_WORDS = ("slight", "moderate", "obvious", "serious", "catastrophic")
+"""Severity 1 to 5 in words: ``SEVERITY_WORDS[severity - 1]``."""
+
+CELLS = (
+    "top-left",
+    "top",
+    "top-right",
+    "left",
+    "centre",
+    "right",
+    "bottom-left",
+    "bottom",
+    "bottom-right",
+)
+"""The picture in thirds, row by row: where a finding is."""
+
+DOWN_REASONS = (
+    "refused",
+    "dns",
+    "auth",
+    "not_found",
+    "timeout_open",
+    "timeout_read",
+    "protocol_missing",
+    "invalid_data",
+    "eof",
+    "decoder_missing",
+    "bridge_missing",
+)
+"""Why a source gives nothing; a closed set, so that alerts and metrics can name it."""
+
+NO_SCORE_REASONS = (
+    *DOWN_REASONS,
+    "no_video",
+    "no_frames",
+    "black",
+    "unsupported_picture",
+    "scorer_unavailable",
+    "scorer_failed",
+    "overload",
+    "process_restarted",
+    "visit_missed",
+    "stopped",
+)
+"""Why a segment has no score; a closed set."""
+
+EXPECTATIONS = ("still_pictures", "no_audio", "letterbox")
+"""Content that an operator declares legitimate, so that it raises nothing."""
+
+
+class Depth(IntEnum):
+    """How much of a stream is decoded; demuxing always sees every packet."""
+
+    KEYFRAMES = 0
+    REFERENCE = 1
+    ALL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Visit a stream for `seconds` out of every `every` seconds, instead of all the time."""
+
+    every: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One thing to watch, as the operator declares it.
+
+    sampling: "keyframes" decodes keyframes only (and more while something is suspicious);
+        "every" decodes all frames and scores one every `sample_every` seconds.
+    sample_every: least distance of scored frames, seconds.
+    options: per-scheme source options, already validated (see `vqmon.sources`).
+    expect: a subset of EXPECTATIONS.
+    """
+
+    name: str
+    url: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    sampling: Literal["keyframes", "every"] = "keyframes"
+    sample_every: float = 2.0
+    segment_seconds: float = 10.0
+    schedule: Schedule | None = None
+    expect: frozenset[str] = frozenset()
+    options: Mapping[str, str] = field(default_factory=dict)
+    packet_ring_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """How Y'CbCr planes become R'G'B'.
+
+    full_range: True when luma spans 0..255 (JPEG), False for 16..235 (video).
+    matrix: the luma coefficients.
+    transfer: "sdr" covers every gamma-like curve; PQ and HLG pictures cannot be scored.
+    """
+
+    full_range: bool = False
+    matrix: Literal["bt601", "bt709", "bt2020"] = "bt709"
+    transfer: Literal["sdr", "pq", "hlg"] = "sdr"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One decoded picture.
+
+    planes: uint8 Y (h, w), U and V (ch, cw), views of the decoder's memory where its format
+        allows (8-bit planar), else converted; `ch` and `cw` tell the chroma subsampling.
+    position: seconds, never going back.
+    captured_at: wall clock when it was decoded.
+    seconds: how long the picture stands, as far as the stream says (0 when unknown).
+    key: True for a picture decoded without any other.
+    skipped: frames lost, late or left out on purpose by vqmon since the last one given out.
+    corrupt: the decoder said that parts are missing.
+    qp: mean quantiser 0..51 (H.264), None where the decoder gives none.
+    sample_aspect: width of a pixel over its height.
+    rotation: degrees clockwise that a player turns it (0, 90, 180, 270); planes are as stored.
+    interlaced: True when the stream says that it carries fields.
+    native_bits: bits per sample before reduction to 8.
+    """
+
+    planes: tuple[Plane, Plane, Plane]
+    position: float
+    captured_at: datetime
+    colour: Colour = Colour()
+    seconds: float = 0.0
+    key: bool = True
+    skipped: int = 0
+    corrupt: bool = False
+    qp: float | None = None
+    sample_aspect: float = 1.0
+    rotation: int = 0
+    interlaced: bool = False
+    native_bits: int = 8
+
+    @property
+    def width(self) -> int:
+        return int(self.planes[0].shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.planes[0].shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One video packet as it arrived: decode-order position (s), duration (s), size (bytes)."""
+
+    position: float
+    seconds: float
+    size: int
+    key: bool
+    corrupt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AudioLevel:
+    """Sound of about one second, all channels together.
+
+    rms_dbfs, peak_dbfs: at most 0; digital silence is -120.
+    loudness_lufs: K-weighted (ITU-R BS.1770-5) without gating; -120 for silence.
+    clipped: share of samples at full scale, 0..1.
+    """
+
+    position: float
+    seconds: float
+    rms_dbfs: float
+    peak_dbfs: float
+    loudness_lufs: float
+    clipped: float
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What arrived during about one second of media or, when little arrives, of waiting.
+
+    position: where the interval ends; `seconds` of media (video decode time) lie in it and
+        `wall_seconds` passed meanwhile (equal to `seconds` for files).
+    bytes: everything demuxed, sound and data included.
+    packets: the video packets, in order of arrival.
+    corrupt_packets: packets of any kind flagged corrupt; `decode_errors`: what the decoder
+        complained about, log lines included.
+    late_frames: pictures that vqmon itself left undecoded because it was behind a live source.
+    cpu_seconds: processor time that the stream's thread spent meanwhile, all stages together.
+    """
+
+    position: float
+    seconds: float
+    wall_seconds: float
+    captured_at: datetime
+    bytes: int
+    packets: tuple[Packet, ...] = ()
+    corrupt_packets: int = 0
+    decode_errors: int = 0
+    late_frames: int = 0
+    cpu_seconds: float = 0.0
+    audio: AudioLevel | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What the stream says it is. frame_rate is frames per second, 0 when unknown."""
+
+    codec: str
+    width: int
+    height: int
+    pixel_format: str
+    frame_rate: float = 0.0
+    audio_codec: str | None = None
+    audio_rate: int = 0
+    container: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to the stream as a whole.
+
+    kind: opened (format set) · format_changed (format set) · timestamp_jump (seconds: the
+        step, negative when time went back) · lost (reason; the source will try again) ·
+        reconnected (seconds: how long it was away; format set).
+    detail: free text for people; never contains credentials.
+    """
+
+    kind: Literal["opened", "format_changed", "timestamp_jump", "lost", "reconnected"]
+    position: float
+    captured_at: datetime
+    format: Format | None = None
+    seconds: float = 0.0
+    reason: str | None = None
+    detail: str = ""
+
+
+Media = Frame | Traffic | Event
+"""What a source yields, in the order in which it happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong, how badly, where, when, and on what evidence.
+
+    name: one of FINDING_NAMES.
+    severity: 1 (slight) to 5 (catastrophic).
+    confidence: 0..1.
+    value, limit, unit: what was measured and the limit that it broke.
+    region: None for the whole picture, else some of CELLS.
+    start: position (s); seconds: how long, inside its segment (a fault that goes on has one
+        finding in each segment, so durations add up).
+    """
+
+    name: str
+    severity: int
+    confidence: float
+    value: float | None
+    limit: float | None
+    unit: str = ""
+    region: tuple[str, ...] | None = None
+    start: float = 0.0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in FINDING_NAMES:
+            raise ValueError(f"unknown finding {self.name!r}; known: {', '.join(FINDING_NAMES)}")
+        if not 1 <= self.severity <= 5:
+            raise ValueError(f"severity of {self.name} is {self.severity}, not 1 to 5")
+
+    @property
+    def severity_word(self) -> str:
+        return SEVERITY_WORDS[self.severity - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What a scorer says of one frame.
+
+    quality: 0..100, or None with `no_score_reason` (one of NO_SCORE_REASONS).
+    uncertainty: one standard deviation, in points of quality.
+    outputs: the model's raw outputs by name, enough to compare frames without their pixels.
+    model: "name@version".
+    """
+
+    position: float
+    quality: float | None
+    uncertainty: float | None
+    findings: tuple[Finding, ...] = ()
+    outputs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    model: str | None = None
+    no_score_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Which of two is better. margin: points of quality of a over b (negative: b is better);
+    probability: that a is better, 0..1.
+    """
+
+    better: Literal["a", "b", "similar"]
+    margin: float
+    probability: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of one stream: the unit of storing, alerting and reporting.
+
+    id: unique, made when the segment closes; storing it twice stores it once.
+    started_at, seconds: wall clock of its first frame (UTC) and length.
+    start: the same beginning as a position.
+    quality: mean 0..100, or None with `no_score_reason`; quality_worst: the worst frame.
+    uncertainty: one standard deviation of the mean, points.
+    facts: measured facts for people and plugins, JSON values only (bitrate_kbps, ...).
+    outputs: the model's raw outputs per scored frame, oldest first.
+    thumbnail, evidence: JPEG paths relative to the evidence folder.
+    """
+
+    stream: str
+    started_at: datetime
+    start: float
+    seconds: float
+    frames_scored: int = 0
+    quality: float | None = None
+    quality_worst: float | None = None
+    uncertainty: float | None = None
+    findings: tuple[Finding, ...] = ()
+    explanation: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    outputs: tuple[Mapping[str, tuple[float, ...]], ...] = ()
+    model: str | None = None
+    no_score_reason: str | None = None
+    thumbnail: str | None = None
+    evidence: tuple[str, ...] = ()
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def scored(self) -> bool:
+        return self.quality is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Rollup:
+    """A minute or an hour of one stream, summed up when its segments are written.
+
+    starts_at: UTC, on the minute or the hour; period: 60 or 3600 seconds.
+    watched_seconds: covered by segments; up_seconds: those in which media arrived.
+    scored_seconds, quality_sum: mean quality is quality_sum / scored_seconds.
+    quality_worst: lowest frame of the period; histogram: scored seconds in the ten bins
+        0-10, 10-20, ..., 90-100.
+    fault_seconds: seconds by finding name.
+    """
+
+    stream: str
+    starts_at: datetime
+    period: int
+    watched_seconds: float
+    up_seconds: float
+    scored_seconds: float
+    quality_sum: float
+    quality_worst: float | None
+    histogram: tuple[float, ...]
+    fault_seconds: Mapping[str, float]
+    segments: int = 0
+
+    @property
+    def quality(self) -> float | None:
+        return self.quality_sum / self.scored_seconds if self.scored_seconds else None
