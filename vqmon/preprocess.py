@@ -1,0 +1,35 @@
+"""Frame -> model input: the one copy, which the trainer imports too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqmon.domain import Frame
+from vqmon.measures import Measures, measure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """What a scorer gets of one frame; small enough to cross to another process.
+
+    position: of the frame, seconds.
+    inputs: the arrays that a model may ask for by name: "measures" (F,) float32 in the order
+        of `vqmon.measures.MEASURES`.
+    """
+
+    position: float
+    measures: Measures
+    inputs: Mapping[str, NDArray[np.generic]]
+
+
+def prepare(frame: Frame, rng: np.random.Generator | None = None) -> Prepared:
+    """Measure a frame. In training `rng` draws the patch offsets; serving leaves it out.
+
+    Raises PictureUnsupported for PQ and HLG and for sides under 32 or over 16384 pixels.
+    """
+    measures = measure(frame, rng)
+    return Prepared(frame.position, measures, {"measures": measures.values})
