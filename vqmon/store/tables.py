@@ -1,0 +1,145 @@
+"""The tables, as the newest migration leaves them (a test compares both).
+
+`segments` holds a whole segment per row; `findings` and `pictures` only make it findable by
+fault and by file. `rollups` and `rollup_faults` outlive the segments that they sum up. Names are
+compared byte by byte, so that PostgreSQL sorts them as SQLite and Python do, whatever its locale.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from vqmon.summing import BINS
+
+SCHEMA = "0001"
+"""The newest migration: what this vqmon reads and writes (a test compares it with the files)."""
+
+VERSION_TABLE = "vqmon_schema"
+"""Where alembic notes the version; not its own default name, which other programs use too."""
+
+
+class UtcTime(sa.types.TypeDecorator[datetime]):
+    """A moment: aware UTC in Python, `timestamptz` in PostgreSQL, UTC text in SQLite."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(
+        self,
+        value: datetime | None,
+        dialect: sa.Dialect,  # noqa: ARG002 SQLAlchemy's signature
+    ) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = sa.MetaData()
+
+NAME = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+
+segments = sa.Table(
+    "segments",
+    metadata,
+    sa.Column("id", NAME, primary_key=True),
+    sa.Column("stream", NAME, nullable=False),
+    sa.Column("started_at", UtcTime, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("start", sa.Double, nullable=False),
+    sa.Column("quality", sa.Double),
+    sa.Column("quality_worst", sa.Double),
+    sa.Column("uncertainty", sa.Double),
+    sa.Column("frames_scored", sa.Integer, nullable=False),
+    sa.Column("no_score_reason", sa.String),
+    sa.Column("model", sa.String),
+    sa.Column("bytes", sa.Integer, nullable=False),
+    sa.Column("thumbnail", sa.String),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("findings", sa.JSON, nullable=False),
+    sa.Column("explanation", sa.Text, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),
+    sa.Column("outputs", sa.LargeBinary),
+    sa.Index("segments_by_stream", "stream", "started_at"),
+    sa.Index("segments_by_time", "started_at", "bytes"),
+)
+"""bytes: about what the row takes, side rows and index entries included (see `size_bytes`)."""
+
+findings = sa.Table(
+    "findings",
+    metadata,
+    sa.Column(
+        "segment_id",
+        NAME,
+        sa.ForeignKey("segments.id", ondelete="CASCADE", name="findings_of_segment"),
+        primary_key=True,
+    ),
+    sa.Column("ordinal", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("stream", NAME, nullable=False),
+    sa.Column("name", NAME, nullable=False),
+    sa.Column("started_at", UtcTime, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("severity", sa.Integer, nullable=False),
+    sa.Index("findings_by_name", "stream", "name", "started_at"),
+    sqlite_with_rowid=False,
+)
+
+pictures = sa.Table(
+    "pictures",
+    metadata,
+    sa.Column(
+        "segment_id",
+        NAME,
+        sa.ForeignKey("segments.id", ondelete="CASCADE", name="pictures_of_segment"),
+        primary_key=True,
+    ),
+    sa.Column("path", NAME, primary_key=True),
+    sa.Column("started_at", UtcTime, nullable=False),
+    sa.Index("pictures_by_path", "path"),
+    sa.Index("pictures_by_time", "started_at"),
+    sqlite_with_rowid=False,
+)
+
+HISTOGRAM = tuple(f"bin_{index}" for index in range(BINS))
+"""Scored seconds with quality 0-10, 10-20, ..., 90-100: columns, because SQL can add columns."""
+
+rollups = sa.Table(
+    "rollups",
+    metadata,
+    sa.Column("stream", NAME, primary_key=True),
+    sa.Column("period", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("starts_at", UtcTime, primary_key=True),
+    sa.Column("watched_seconds", sa.Double, nullable=False),
+    sa.Column("up_seconds", sa.Double, nullable=False),
+    sa.Column("scored_seconds", sa.Double, nullable=False),
+    sa.Column("quality_sum", sa.Double, nullable=False),
+    sa.Column("quality_worst", sa.Double),
+    sa.Column("segments", sa.Integer, nullable=False),
+    *(sa.Column(name, sa.Double, nullable=False) for name in HISTOGRAM),
+    sa.Index("rollups_by_time", "period", "starts_at"),
+    sqlite_with_rowid=False,
+)
+
+rollup_faults = sa.Table(
+    "rollup_faults",
+    metadata,
+    sa.Column("stream", NAME, primary_key=True),
+    sa.Column("period", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("starts_at", UtcTime, primary_key=True),
+    sa.Column("name", NAME, primary_key=True),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["stream", "period", "starts_at"],
+        ["rollups.stream", "rollups.period", "rollups.starts_at"],
+        ondelete="CASCADE",
+        name="faults_of_rollup",
+    ),
+    sqlite_with_rowid=False,
+)
