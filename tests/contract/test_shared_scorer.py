@@ -167,7 +167,9 @@ def test_statistics_of_an_absent_process_are_an_error(address: Path) -> None:
 def test_a_killed_scoring_process_is_replaced_without_a_new_client(
     address: Path, start: Start, large: bool
 ) -> None:
-    """The supervisor restarts it on the same address; streams must notice by themselves."""
+    """The supervisor restarts it on the same address; streams must notice by themselves. What was
+    handed over before the death was noticed comes back unscored, so ask more than once.
+    """
     first = start()
     with ready(SharedScorer(address, deadline=20)) as scorer:
         assert scorer.assess([picture(8, large=large)])[0].quality == 8
@@ -176,7 +178,8 @@ def test_a_killed_scoring_process_is_replaced_without_a_new_client(
         first.wait()
         start()
 
-        assert scorer.assess([picture(9, large=large)])[0].quality == 9
+        answers = (scorer.assess([picture(9, large=large)])[0].quality for _ in range(3))
+        assert 9 in answers
 
 
 def test_a_picture_under_way_when_the_process_dies_comes_back_unscored(
