@@ -123,11 +123,11 @@ def nothing() -> Iterator[bytes]:
     time.sleep(60)
 
 
-def endless(piece: bytes) -> Callable[[], Iterator[bytes]]:
+def endless(piece: bytes, pause: float = 0.001) -> Callable[[], Iterator[bytes]]:
     def pieces() -> Iterator[bytes]:
         while True:
             yield piece
-            time.sleep(0.001)
+            time.sleep(pause)
 
     return pieces
 

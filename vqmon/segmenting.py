@@ -33,6 +33,7 @@ class Window:
     black_frames: int = 0
     scored: list[Assessment] = field(default_factory=list)
     scored_keys: int = 0
+    has_video: bool = True
     _epoch: datetime | None = None
     _least_lag: float = float("inf")
     _last: float = 0.0
@@ -48,6 +49,8 @@ class Window:
     def see(self, item: Media) -> None:
         """Note that an item arrived; opens the window when none is open."""
         if isinstance(item, Event):
+            if item.format is not None:
+                self.has_video = bool(item.format.codec)
             if item.kind == "lost":
                 self._epoch = None
             return
@@ -163,7 +166,7 @@ def _why_no_score(window: Window) -> str:
         return statistics.mode(reasons)
     if window.black_frames:
         return "black"
-    return "no_frames"
+    return "no_frames" if window.has_video or window.frames else "no_video"
 
 
 def _agreed(scored: Sequence[Assessment], start: float, end: float) -> tuple[Finding, ...]:

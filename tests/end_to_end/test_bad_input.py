@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import logging
 import os
+import random
+import re
 import shutil
 import socket
 import struct
@@ -20,6 +23,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,7 @@ from tests.contract import servers
 from tests.spoiled import clip, photograph
 from vqmon.cli import run_program
 from vqmon.domain import DOWN_REASONS, FAULTS, FINDING_NAMES
+from vqmon.store import open_store
 
 Make = Callable[[Path], object]
 
@@ -66,7 +71,7 @@ def vqmon(
     *arguments: str, folder: Path, seconds: float = 100, prefix: tuple[str, ...] = ()
 ) -> Ended:
     """Run the program to its end; it is killed, and the test fails, after `seconds`."""
-    began = time.monotonic()
+    began, memory = time.monotonic(), 0
     with open(folder / ".out", "w+b") as out, open(folder / ".err", "w+b") as err:
         process = subprocess.Popen(
             [*prefix, *VQMON, *arguments],
@@ -76,20 +81,27 @@ def vqmon(
             cwd=folder,
             env=ENVIRON,
         )
-        watchdog = threading.Timer(seconds, process.kill)
-        watchdog.start()
-        _, status, used = os.wait4(process.pid, 0)
-        watchdog.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
+        while process.poll() is None:
+            memory = max(memory, _peak(process.pid))
+            if time.monotonic() - began > seconds:
+                process.kill()
+            time.sleep(0.03)
         out.seek(0)
         err.seek(0)
         told, complained = (it.read().decode(errors="surrogateescape") for it in (out, err))
-    took = time.monotonic() - began
-    ended = Ended(process.returncode, told, complained, took, used.ru_maxrss * 1024)
+    ended = Ended(process.returncode, told, complained, time.monotonic() - began, memory)
     assert ended.code != -9, f"did not end within {seconds} s: {ended.err[-2000:]}"
     assert "Traceback" not in ended.err
     assert "bug in vqmon" not in ended.err
     return ended
+
+
+def _peak(pid: int) -> int:
+    """Most resident memory of a process so far, bytes; 0 when it is gone."""
+    with suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        return int(found.group(1)) * 1024 if found else 0
+    return 0
 
 
 @pytest.fixture(scope="module")
@@ -851,3 +863,239 @@ def test_srt_through_a_helper_fails_as_clearly(probe: Probe, url: str, reason: s
 
     assert seen.told["no_score_reason"] == reason
     assert seen.took < 4
+
+
+# -- streams that begin well -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Four seconds of a transport stream, one keyframe a second."""
+    path = tmp_path_factory.mktemp("recorded") / "a.ts"
+    return clip(path, 4.0, options={"bf": "0"}).read_bytes()
+
+
+def found(seen: Probed) -> set[str]:
+    return {it["name"] for it in seen.told["findings"]}
+
+
+def watched(seen: Probed) -> float:
+    return float(sum(it["seconds"] for it in seen.told["segments"]))
+
+
+def test_what_came_before_a_stall_is_kept(probe: Probe, recorded: bytes) -> None:
+    """And that it ended early, with the limit that ended it."""
+    with servers.stalling(recorded) as port:
+        seen = probe(f"tcp://127.0.0.1:{port}", "--duration=30")
+
+    assert seen.code == 0
+    assert seen.told["quality"] is not None
+    assert watched(seen) == pytest.approx(4.0, abs=0.3)
+    assert any("nothing came for 0.7 s" in it for it in seen.told["warnings"])
+    assert seen.took < 8
+
+
+def test_what_came_before_a_broken_transfer_is_kept(probe: Probe, recorded: bytes) -> None:
+    """A length was promised, and the connection ends before it."""
+    answer = misbehaving.answers(body=recorded[: len(recorded) // 2], Content_Length="9999999")
+    with servers.accepting(answer) as port:
+        seen = probe(f"http://127.0.0.1:{port}/a.ts", "--duration=30")
+
+    assert seen.code == 0
+    assert watched(seen) == pytest.approx(2.0, abs=0.3)
+    assert any("it ended early" in it for it in seen.told["warnings"])
+
+
+def test_time_goes_on_when_the_encoder_starts_again(probe: Probe, recorded: bytes) -> None:
+    """Its time stamps begin anew, twice; what is told of them stays in order."""
+    with servers.closing_after(recorded * 3) as port:
+        seen = probe(f"tcp://127.0.0.1:{port}", "--duration=30")
+
+    assert "timestamp_jump" in found(seen)
+    assert seen.told["facts"]["timestamp_jumps"] == 2
+    assert watched(seen) == pytest.approx(12.0, abs=0.5)
+    starts = [it["start"] for it in seen.told["segments"]]
+    assert starts == sorted(starts)
+
+
+def test_a_live_stream_of_sound_alone_says_so(probe: Probe, tmp_path: Path) -> None:
+    """The camera's cable is out while the microphone goes on: nobody need look for a decoder."""
+    spoiled.sound(tmp_path / "a.ts", "aac", "mpegts")
+    with servers.closing_after((tmp_path / "a.ts").read_bytes()) as port:
+        seen = probe(f"tcp://127.0.0.1:{port}", "--duration=10")
+
+    assert seen.code == 1
+    assert seen.told["no_score_reason"] == "no_video"
+    assert "a stream of sound alone cannot be scored" in seen.complaint
+
+
+def test_lost_datagrams_are_found(probe: Probe, recorded: bytes, tmp_path: Path) -> None:
+    """A stream over UDP that loses 3 % is watched all the same, and the loss is told."""
+    spoiled.lossy(tmp_path / "lossy.ts", recorded * 4)
+    data = (tmp_path / "lossy.ts").read_bytes()
+
+    with sending(data, seconds=16) as port:
+        seen = probe(f"udp://127.0.0.1:{port}", "--duration=4", limit="3")
+
+    assert seen.code == 0
+    assert "packet_loss" in found(seen)
+
+
+def test_datagrams_of_nonsense_are_no_stream(probe: Probe) -> None:
+    """Another sender on the port, or a scrambled one: no score, and an end in time."""
+    nonsense = random.Random(9).randbytes(400_000)
+
+    with sending(nonsense, seconds=8) as port:
+        seen = probe(f"udp://127.0.0.1:{port}", limit="1.5")
+
+    assert seen.code == 1
+    assert seen.told["quality"] is None
+    assert seen.told["no_score_reason"] in DOWN_REASONS
+    assert seen.took < 8
+
+
+def test_a_pipe_is_watched_while_somebody_writes(
+    probe: Probe, recorded: bytes, tmp_path: Path
+) -> None:
+    """`ffmpeg … > pipe.ts` beside `vqmon probe pipe.ts`."""
+    os.mkfifo(tmp_path / "pipe.ts")
+    writer = threading.Thread(target=(tmp_path / "pipe.ts").write_bytes, args=(recorded,))
+    writer.start()
+
+    seen = probe(str(tmp_path / "pipe.ts"), "--duration=10", limit="")
+
+    writer.join(5)
+    assert seen.code == 0
+    assert watched(seen) == pytest.approx(4.0, abs=0.3)
+
+
+@pytest.mark.slow
+def test_a_pipe_without_a_writer_is_left_in_time(probe: Probe, tmp_path: Path) -> None:
+    """Opening one waits for a writer, and FFmpeg would wait for ever. (10 s; files have no limits
+    to set.)
+    """
+    os.mkfifo(tmp_path / "pipe.ts")
+
+    seen = probe(str(tmp_path / "pipe.ts"), limit="")
+
+    assert seen.code == 1
+    assert seen.told["no_score_reason"] == "timeout_open"
+    assert "does a program write into it" in seen.complaint
+    assert seen.took < 15
+
+
+@contextmanager
+def sending(data: bytes, seconds: float) -> Iterator[int]:
+    """Datagrams of seven packets each, evenly over `seconds` and again from the start; gives the
+    port.
+    """
+    port = servers.free_port(socket.SOCK_DGRAM)
+    stopped = threading.Event()
+    pieces = [data[i : i + 1316] for i in range(0, len(data), 1316)]
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for piece in itertools.cycle(pieces):
+                if stopped.wait(seconds / len(pieces)):
+                    return
+                sender.sendto(piece, ("127.0.0.1", port))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield port
+    finally:
+        stopped.set()
+        thread.join()
+
+
+# -- the daemon --------------------------------------------------------------------------------
+
+WRONG: dict[str, tuple[str, str]] = {
+    "an empty file": ("", "the file is empty"),
+    "binary": ("\x00", "vqmon.yaml"),
+    "a broken file": ("streams: {a: {url: x.mp4}", "not valid YAML"),
+    "a list for a map": ("streams: [x.mp4]", "streams"),
+    "an address without a host": ("streams: {a: {url: 'rtsp://'}}", "there is no host"),
+    "a wrong option": (
+        "streams: {a: {url: 'rtsp://h/x', options: {transprot: udp}}}",
+        "'transport'",
+    ),
+    "a wrong expectation": ("streams: {a: {url: x.mp4, expect: [no_sound]}}", "no_audio"),
+    "a number without a unit": ("defaults: {segment: 10}\nstreams: {a: {url: x.mp4}}", "segment"),
+    "a folder nobody can make": (
+        "data_dir: /proc/nowhere\nstreams: {a: {url: x.mp4}}",
+        "/proc/nowhere",
+    ),
+    "a database that is away": (
+        "database: postgresql://127.0.0.1:1/x\nstreams: {a: {url: x.mp4}}",
+        "127.0.0.1",
+    ),
+    "a model that is not there": (
+        "scorer: {model: nowhere}\nstreams: {a: {url: x.mp4}}",
+        "nowhere",
+    ),
+}
+"""what -> (the configuration, a part of the message); each kind of mistake has its unit test."""
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_daemon_that_cannot_start_says_why(tmp_path: Path, what: str) -> None:
+    """With the place and what would be right, and at once."""
+    text, message = WRONG[what]
+    (tmp_path / "vqmon.yaml").write_text(text)
+
+    done = vqmon("run", "--duration", "2", folder=tmp_path, seconds=60)
+
+    assert done.code in {1, 2}
+    assert message in done.err
+    assert len([it for it in done.err.splitlines() if it.startswith("error: ")]) == 1
+
+
+def test_bad_streams_are_recorded_beside_a_good_one(tmp_path: Path) -> None:
+    """One daemon over all of them: the good one is scored from start to end, and every other has
+    its rows with the reason, so that availability is a sum over rows.
+    """
+    spoiled.letter(tmp_path / "letter.mp4")
+    spoiled.png_claiming(tmp_path / "bomb.png", 60000, 60000)
+    spoiled.sound(tmp_path / "a.ts", "aac", "mpegts")
+    sound = misbehaving.endless((tmp_path / "a.ts").read_bytes(), pause=1.0)
+    talks: dict[str, misbehaving.Talk] = {
+        "silent": lambda _: time.sleep(60),
+        "page": misbehaving.answers(body=PAGE),
+        "busy": misbehaving.answers("503 Busy"),
+        "sound": misbehaving.streams(sound),
+    }
+    streams: dict[str, dict[str, Any]] = {
+        "good": {"url": "synthetic:?live=1&size=96x64&fps=5&gop=0.5&audio=0"},
+        "letter": {"url": "letter.mp4"},
+        "bomb": {"url": "bomb.png"},
+        "missing": {"url": "nowhere.mp4"},
+        "closed": {"url": f"rtmp://127.0.0.1:{servers.free_port()}/a/b"},
+    }
+    with ExitStack() as stack:
+        for name, talk in talks.items():
+            port = stack.enter_context(servers.accepting(talk))
+            limits = {"open_timeout": "1", "read_timeout": "3"}
+            streams[name] = {"url": f"http://127.0.0.1:{port}/live", "options": limits}
+        defaults = {"segment": "1s", "sampling": {"every": "500ms"}}
+        settings = {"data_dir": "data", "defaults": defaults, "streams": streams}
+        (tmp_path / "vqmon.yaml").write_text(json.dumps(settings))
+        done = vqmon("run", "--duration", "6", folder=tmp_path)
+
+    with open_store(f"sqlite:///{tmp_path}/data/vqmon.db", migrate=False) as store:
+        rows = {name: store.segments(name) for name in streams}
+    good = rows.pop("good")
+    assert done.code == 0
+    assert len(good) >= 3
+    assert all(row.scored for row in good)
+    assert {name: {row.no_score_reason for row in told} for name, told in rows.items()} == {
+        "letter": {"invalid_data"},
+        "bomb": {"invalid_data"},
+        "missing": {"not_found"},
+        "closed": {"refused"},
+        "silent": {"timeout_open"},
+        "page": {"invalid_data"},
+        "busy": {"refused"},
+        "sound": {"no_video"},
+    }

@@ -35,7 +35,7 @@ REMEDIES = {
 }
 _NO_FILE = "there is no such file; check the path"
 
-_SILENT_PIPE = "does a program write into this pipe?"
+_SILENT_PIPE = "nothing comes out of this pipe; does a program write into it?"
 _CERTIFICATE = "the server's certificate is not trusted; set `ca_file`, or `tls_verify: no`"
 _OTHER_PROTOCOL = (
     "it leads on to an address of another protocol, which is not followed; name that one itself"
