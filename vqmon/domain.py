@@ -419,3 +419,93 @@ class Rollup:
     @property
     def quality(self) -> float | None:
         return self.quality_sum / self.scored_seconds if self.scored_seconds else None
+
+
+ALERT_SEVERITIES = ("info", "warning", "critical")
+"""How urgent an alert is, least first. Not the severity 1..5 of a finding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One episode of one rule on one stream, from raising to clearing.
+
+    opened_at: when it began to fire; closed_at: when it was resolved, None while it fires (UTC).
+    reason: a sentence with the measured value and the limit.
+    finding: the finding behind it, None for rules on quality; value, limit, unit: as measured.
+    segment: id of the segment that raised it; evidence: that segment's pictures.
+    incident: shared by alerts of a stream that overlap in time.
+    acknowledged_by, acknowledged_at, note: who has taken it on, when, and what they said.
+    """
+
+    stream: str
+    rule: str
+    severity: str
+    opened_at: datetime
+    reason: str
+    finding: str | None = None
+    value: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    segment: str | None = None
+    incident: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    evidence: tuple[str, ...] = ()
+    closed_at: datetime | None = None
+    acknowledged_by: str | None = None
+    acknowledged_at: datetime | None = None
+    note: str = ""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def firing(self) -> bool:
+        return self.closed_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class AlertEvent:
+    """Something to tell about an alert. id: of the event, the same on every retry.
+
+    kind: "firing" once, "repeat" while it lasts, "resolved" once.
+    segment: the segment behind it, as stored.
+    """
+
+    kind: Literal["firing", "repeat", "resolved"]
+    alert: Alert
+    at: datetime
+    segment: Segment | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message to one target, waiting in the outbox until it is delivered or given up.
+
+    id: of the event it tells (the webhook-id); (id, target) is unique.
+    body: JSON values only, complete when the delivery is made.
+    """
+
+    id: str
+    target: str
+    kind: str
+    body: Mapping[str, Any]
+    created_at: datetime
+    stream: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a plugin decided, and why; the plugin's memory across restarts.
+
+    kind: the plugin's own word ("propose", "raise", "keep", "roll_back", ...).
+    data: JSON values only. segment, alert: ids of what it is about.
+    """
+
+    plugin: str
+    stream: str
+    kind: str
+    reason: str
+    at: datetime
+    data: Mapping[str, Any] = field(default_factory=dict)
+    segment: str | None = None
+    alert: str | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from vqmon.summing import BINS
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """The newest migration: what this vqmon reads and writes (a test compares it with the files)."""
 
 VERSION_TABLE = "vqmon_schema"
