@@ -1,10 +1,16 @@
 """How well predictions agree with people: PLCC, SRCC, KRCC, RMSE with bootstrap intervals.
 
 Raw predictions, no fitted logistic between: the product reports these numbers as they are.
+
+    python -m trainer.evaluate --model FOLDER --biq DIR --clean DIR [--clips DIR] --out DIR
+
+judges a model folder by everything that a release must reach (`trainer.evaluation`) and writes
+`evaluation.json`, `evaluation.md` and figures to the folder of `--out`.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -112,3 +118,14 @@ def pair_accuracy(
         if inside.any():
             shares[f"{low:g}-{high:g}"] = float(right[inside].mean())
     return shares
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    from trainer.evaluation.running import options, run
+
+    run(options(arguments))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

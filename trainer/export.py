@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vqmon.measures import Measures
+from vqmon.measures import MEASURES, Measures
 from vqmon.preprocess import Prepared
-from vqmon.scorers.card import CARD_FILE, FORMAT, MODEL_FILE, SCORE, sha256
+from vqmon.scorers.card import CARD_FILE, FORMAT, MODEL_FILE, sha256
 from vqmon.scorers.onnx import OnnxScorer
 
 OPSET = 17
@@ -86,32 +86,41 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     (folder / CARD_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def parity(network: nn.Module, folder: Path, measured: NDArray[np.float32]) -> float:
-    """Largest difference in points between torch and the folder, over rows of measures.
+def parity(network: nn.Module, folder: Path, pictures: Sequence[Prepared]) -> float:
+    """Largest difference in points between torch and the folder, over prepared pictures.
 
     Both ends are the real ones: the folder is scored by the very scorer that will serve it.
     """
     scorer = OnnxScorer(folder)
+    rows = [np.stack([it.inputs[name] for it in pictures]) for name in scorer.inputs]
     with torch.no_grad():
-        distribution = network.eval()(torch.from_numpy(measured)).numpy()
-    ours = [scorer.read({SCORE: row.tolist()}) for row in distribution]
-    theirs = scorer.assess(pictures(measured))
-    return max(_apart(a.quality, b.quality) for a, b in zip(ours, theirs, strict=True))
+        given = network.eval()(*(torch.from_numpy(it) for it in rows))
+    given = given if isinstance(given, tuple) else (given,)
+    names = [output.name for output in scorer.card.outputs]
+    each = [
+        {name: np.ravel(values[i]).tolist() for name, values in zip(names, given, strict=True)}
+        for i in range(len(pictures))
+    ]
+    theirs = scorer.assess(pictures)
+    pairs = zip((scorer.read(it) for it in each), theirs, strict=True)
+    return max(_apart(a.quality, b.quality) for a, b in pairs)
 
 
-def batch_spread(folder: Path, measured: NDArray[np.float32]) -> float:
+def batch_spread(folder: Path, pictures: Sequence[Prepared]) -> float:
     """Largest difference in points between a picture scored alone and in a batch."""
     scorer = OnnxScorer(folder)
-    together = scorer.assess(pictures(measured))
-    alone = [scorer.assess([picture])[0] for picture in pictures(measured)]
+    together = scorer.assess(pictures)
+    alone = [scorer.assess([picture])[0] for picture in pictures]
     return max(_apart(a.quality, b.quality) for a, b in zip(together, alone, strict=True))
 
 
-def pictures(measured: NDArray[np.float32]) -> list[Prepared]:
-    """Rows of measures (n, F) as a scorer takes them."""
+def prepared(**inputs: NDArray[Any]) -> list[Prepared]:
+    """Rows of model inputs by name, picture axis first, as a scorer takes them."""
+    count = len(next(iter(inputs.values())))
+    nothing = Measures(values=np.zeros(len(MEASURES), np.float32), cells={})
     return [
-        Prepared(float(i), Measures(values=row, cells={}), {"measures": row})
-        for i, row in enumerate(np.asarray(measured, np.float32))
+        Prepared(float(i), nothing, {name: rows[i] for name, rows in inputs.items()})
+        for i in range(count)
     ]
 
 

@@ -42,7 +42,7 @@ LADDER_DRAWS = 1
 PARTS = {"opinions": 600, "ladders": 48}
 """Pictures in one file of the cache: about a minute's work."""
 
-CLIP_KINDS = ("h264",)
+CLIP_KINDS = ("compression",)
 """Damage that depends on the frames before."""
 
 
@@ -125,7 +125,7 @@ def _part(file: Path, paths: Sequence[Path], work: Work, processes: int) -> dict
     if file.is_file():
         with np.load(file) as stored:
             return dict(stored)
-    results = list(_spread(work, paths, processes))
+    results = list(spread(work, paths, processes))
     stacked = {name: np.stack([r[name] for r in results]) for name in results[0]}
     unfinished = file.with_suffix(".unfinished.npz")
     np.savez(unfinished, allow_pickle=False, **stacked)
@@ -276,7 +276,7 @@ def made_up(rng: np.random.Generator, height: int, width: int) -> Picture:
     return np.asarray(np.clip(np.rint(picture), 0, 255), np.uint8)
 
 
-def _spread(work: Work, paths: Sequence[Path], processes: int) -> Iterable[dict[str, Any]]:
+def spread(work: Work, paths: Sequence[Path], processes: int) -> Iterable[dict[str, Any]]:
     """In order, over several processes."""
     for name, value in LEAN.items():
         os.environ.setdefault(name, value)

@@ -8,12 +8,12 @@ Files scored by `vqmon score` and live streams watched by `vqmon run` take this 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from vqmon import measures, segmenting
-from vqmon.domain import Assessment, Event, Frame, Media, Segment, Stream, Traffic
+from vqmon.domain import Assessment, Event, Finding, Frame, Media, Segment, Stream, Traffic
 from vqmon.errors import PictureUnsupported, SourceError
 from vqmon.explain import explain
 from vqmon.ports import Evidence, Scorer, Source
@@ -104,9 +104,8 @@ class _Watch:
         try:
             prepared = prepare(frame)
         except PictureUnsupported:
-            self._note(frame, _unsupported(frame))
+            self._note(frame, _unsupported(frame), ())
             return
-        self.signals.picture(frame, prepared.measures)
         self._waiting.append((frame, prepared))
         if len(self._waiting) >= self._batch:
             self._score()
@@ -114,10 +113,15 @@ class _Watch:
     def _score(self) -> None:
         waiting, self._waiting = self._waiting, []
         assessed = self._scorer.assess([prepared for _, prepared in waiting])
-        for (frame, _), assessment in zip(waiting, assessed, strict=True):
-            self._note(frame, assessment)
+        for (frame, prepared), assessment in zip(waiting, assessed, strict=True):
+            # A model that names degradations knows better than limits on measures; one that
+            # only scores, or has failed, leaves the naming to them.
+            named = assessment.names_degradations
+            found = assessment.findings if named else measures.findings(frame, prepared.measures)
+            self._note(frame, assessment, found)
 
-    def _note(self, frame: Frame, assessment: Assessment) -> None:
+    def _note(self, frame: Frame, assessment: Assessment, found: Sequence[Finding]) -> None:
+        self.signals.picture(frame, found)
         self.window.scored.append(assessment)
         self.window.scored_keys += frame.key
         if self.evidence:

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqmon.domain import Frame
-from vqmon.measures import Measures, measure
+from vqmon.measures import Measures
+from vqmon.measures.vector import measured
+from vqmon.patches import look
+from vqmon.patches.pieces import overview, pieces
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,7 +21,8 @@ class Prepared:
 
     position: of the frame, seconds.
     inputs: the arrays that a model may ask for by name: "measures" (F,) float32 in the order
-        of `vqmon.measures.MEASURES`.
+        of `vqmon.measures.MEASURES`; "patches" (36, 40, 40) uint8, luma at the picture's own
+        resolution; "view" (3, 96, 96) uint8, Y, Cb and Cr of all of it.
     """
 
     position: float
@@ -31,5 +35,7 @@ def prepare(frame: Frame, rng: np.random.Generator | None = None) -> Prepared:
 
     Raises PictureUnsupported for PQ and HLG and for sides under 32 or over 16384 pixels.
     """
-    measures = measure(frame, rng)
-    return Prepared(frame.position, measures, {"measures": measures.values})
+    seen = look(frame, rng)
+    values, cells = measured(seen)
+    inputs = {"measures": values, "patches": pieces(seen), "view": overview(seen)}
+    return Prepared(frame.position, Measures(values, cells), inputs)

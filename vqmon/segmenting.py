@@ -118,7 +118,7 @@ def close(
         start=round(window.start, 3),
         seconds=round(end - window.start, 3),
         frames_scored=len(good),
-        findings=tuple(findings) + _agreed(window.scored, window.start, end),
+        findings=tuple(findings),
         facts=dict(facts) | _counts(window),
         outputs=tuple(a.outputs for a in good),
         model=good[-1].model if good else model,
@@ -167,20 +167,3 @@ def _why_no_score(window: Window) -> str:
     if window.black_frames:
         return "black"
     return "no_frames" if window.has_video or window.frames else "no_video"
-
-
-def _agreed(scored: Sequence[Assessment], start: float, end: float) -> tuple[Finding, ...]:
-    """What the model itself found in at least a third of the frames, at its median severity."""
-    by_name: dict[str, list[Finding]] = {}
-    for assessment in scored:
-        for finding in assessment.findings:
-            by_name.setdefault(finding.name, []).append(finding)
-    agreed = [found for found in by_name.values() if 3 * len(found) >= len(scored)]
-    return tuple(
-        replace(
-            sorted(found, key=lambda f: f.severity)[len(found) // 2],
-            start=start,
-            seconds=end - start,
-        )
-        for found in agreed
-    )

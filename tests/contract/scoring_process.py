@@ -29,14 +29,22 @@ class MeanScorer:
         time.sleep(self._seconds)
         return [self._one(picture) for picture in pictures]
 
-    def compare(self, a: Sequence[Assessment], b: Sequence[Assessment]) -> Comparison:
+    def compare(
+        self,
+        a: Sequence[Assessment],
+        b: Sequence[Assessment],
+        *,
+        same_content: bool = False,
+    ) -> Comparison:
         raise NotImplementedError
 
     def _one(self, picture: Prepared) -> Assessment:
         value = float(np.mean(np.concatenate([a.ravel() for a in picture.inputs.values()])))
         if value < 0:
             raise ValueError("a poisonous picture")
-        blur = Finding("blur", 2, 0.5, 1.5, 1.0, region=("top", "centre"), start=picture.position)
+        blur = Finding(
+            "blur", 2, 0.5, 1.5, 1.0, region=("top", "centre"), start=picture.position, cost=4.5
+        )
         return Assessment(
             picture.position, value, 3.0, (blur,), {"score": (value, 0.25)}, self.model
         )

@@ -150,6 +150,20 @@ def test_a_picture_is_similar_to_itself(scorer: Scorer, pictures: list[Prepared]
 
 
 @REAL
+def test_the_order_of_two_renditions_is_surer_than_of_two_scenes(
+    scorer: Scorer, pictures: list[Prepared]
+) -> None:
+    """What the model misjudges about a scene it misjudges in both renditions of it."""
+    assessed = sorted(scorer.assess(pictures), key=lambda a: a.quality or 0)
+    low, high = assessed[:1], assessed[-1:]
+
+    scenes, renditions = scorer.compare(high, low), scorer.compare(high, low, same_content=True)
+
+    assert renditions.margin == scenes.margin
+    assert renditions.probability > scenes.probability
+
+
+@REAL
 def test_comparing_with_nothing_scored_is_refused(scorer: Scorer, pictures: list[Prepared]) -> None:
     """ "Similar" would be a lie where one side has no score; the reason is passed on."""
     scored = scorer.assess(pictures[:1])

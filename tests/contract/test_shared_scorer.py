@@ -90,6 +90,7 @@ def test_everything_a_scorer_says_comes_back(address: Path, start: Start) -> Non
     assert assessment.model == "mean@1"
     [finding] = assessment.findings
     assert (finding.name, finding.region, finding.start) == ("blur", ("top", "centre"), 7.5)
+    assert finding.cost == 4.5
 
 
 def test_large_inputs_cross_as_exactly_as_small_ones(address: Path, start: Start) -> None:

@@ -10,10 +10,12 @@ import pytest
 pytest.importorskip("scipy")
 
 from trainer.datasets import (
+    Sample,
     biq2021,
     clean_photographs,
     content_groups,
     dhash,
+    divided,
     near_duplicates,
     validation_part,
 )
@@ -119,6 +121,36 @@ def test_duplicates_of_duplicates_are_one_group() -> None:
     groups = content_groups(chain)
 
     assert groups[0] == groups[1] == groups[2] != groups[3]
+
+
+def test_what_a_set_calls_one_content_is_one_group() -> None:
+    """A reference and its damaged versions hash differently once the damage is heavy."""
+    far = np.random.default_rng(1).integers(0, 2, (4, 256)).astype(bool)
+    far = np.concatenate([far, far[3:]])  # the last is a duplicate of the fourth
+
+    groups = content_groups(far, ["lake", "", "lake", "", "wood"])
+
+    assert groups[0] == groups[2]
+    assert groups[3] == groups[4]
+    assert len(set(groups.tolist())) == 3
+
+
+def test_splits_drawn_by_content_share_none() -> None:
+    """Sets without their owner's split are divided by reference, never by file."""
+    samples = [Sample(Path(f"{i}.png"), 50.0, "", "", group=str(i // 25)) for i in range(1000)]
+    groups = content_groups(
+        np.random.default_rng(0).integers(0, 2, (1000, 256)).astype(bool),
+        [it.group for it in samples],
+    )
+
+    shares = {"train": 0.7, "validation": 0.1, "test": 0.2}
+    drawn = [divided(samples, groups, shares, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+
+    by_split = {name: [it for it in drawn[0] if it.split == name] for name in shares}
+    assert [len(some) for some in by_split.values()] == [700, 100, 200]
+    contents = [{it.group for it in some} for some in by_split.values()]
+    assert sum(map(len, contents)) == 40
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_the_validation_part_divides_no_group_and_keeps_proportions() -> None:

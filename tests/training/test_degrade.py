@@ -7,7 +7,9 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from trainer.degrade import DEGRADATIONS, STRENGTHS, Picture
+from trainer.degrade import DEGRADATIONS, STRENGTHS, VARIANTS, Picture, Variant
+from trainer.degrade.codecs import ENCODERS, through_codec
+from trainer.degrade.corruption import damage, debris, level_of_area, lossy_rungs
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +77,65 @@ def test_exposure_moves_brightness_the_way_its_name_says(clip: list[Picture]) ->
 def _error(damaged: list[Picture], clean: list[Picture]) -> float:
     pairs = zip(damaged, clean, strict=True)
     return float(np.mean([np.mean((a.astype(float) - b) ** 2) for a, b in pairs]))
+
+
+variants = pytest.mark.parametrize(
+    ("kind", "variant"),
+    [(kind, variant) for kind, some in VARIANTS.items() for variant in some],
+    ids=lambda it: it if isinstance(it, str) else it.name,
+)
+
+
+@variants
+def test_every_variant_rises_with_its_strength(
+    kind: str, variant: Variant, clip: list[Picture]
+) -> None:
+    """Levels mean the same order whatever the variant."""
+    damaged = [variant(clip[0], s, np.random.default_rng(2)) for s in STRENGTHS]
+
+    errors = [_error([picture], [clip[0]]) for picture in damaged]
+
+    assert errors[0] == 0
+    assert errors == sorted(errors), kind
+
+
+@pytest.mark.parametrize("codec", list(ENCODERS))
+def test_every_codec_loses_more_at_higher_strength(codec: str, clip: list[Picture]) -> None:
+    """Rates are given best first; a decoder gives every frame back."""
+    rates = ENCODERS[codec].rates
+    errors = []
+    for strength in (0, 2, 5):
+        frames = through_codec(clip, codec, rates[strength])
+        assert len(frames) == len(clip)
+        errors.append(_error(frames, clip))
+
+    assert errors == sorted(errors)
+
+
+def test_lost_slices_damage_more_the_more_are_lost(clip: list[Picture]) -> None:
+    """Real decoders hide some of it, so the label is the damaged area and nothing else."""
+    moving = [np.roll(clip[0], 5 * i, axis=1) for i in range(12)]
+
+    intact, rungs = lossy_rungs(moving, (0.1, 1.0), np.random.default_rng(1))
+
+    areas = [float(damage(picture, intact).mean()) for picture in rungs]
+    assert areas[0] < areas[1]
+    assert areas[1] > 0.1
+    assert damage(intact, intact).mean() == 0
+
+
+@pytest.mark.parametrize(("share", "level"), [(0, 0), (0.02, 1), (0.13, 3), (0.5, 5), (1, 5)])
+def test_corruption_is_as_bad_as_its_area(share: float, level: int) -> None:
+    """Levels lie on a logarithmic scale: two per cent is slight, half is catastrophic."""
+    assert level_of_area(share) == level
+
+
+def test_debris_hits_the_area_that_was_asked_for(clip: list[Picture]) -> None:
+    """Never less of the picture is changed when more is asked for."""
+    hit = [
+        float((debris(clip[0], share, np.random.default_rng(3)) != clip[0]).any(axis=2).mean())
+        for share in (0.05, 0.2, 0.5)
+    ]
+
+    assert hit == sorted(hit)
+    assert hit[-1] == pytest.approx(0.5, abs=0.15)

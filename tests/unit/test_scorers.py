@@ -291,6 +291,24 @@ def test_the_probability_follows_from_margin_and_uncertainties() -> None:
     assert comparison.probability == pytest.approx(0.8413, abs=1e-3)
 
 
+def test_what_is_misjudged_alike_on_both_sides_cancels() -> None:
+    """Of deviations of 10 and 8, .9 in common: sqrt(100 + 64 - 2 * .9 * 80) = 4.47."""
+    one, other = assessed(60), assessed(56, uncertainty=8)
+
+    paired, apart = compare(one, other, shared=0.9), compare(one, other)
+
+    assert paired.spread == pytest.approx(4.4721, abs=1e-4)
+    assert apart.spread == pytest.approx(12.8062, abs=1e-4)
+    assert paired.probability > apart.probability > 0.5
+    assert (paired.shared, apart.shared) == (0.9, 0.0)
+
+
+def test_errors_wholly_in_common_leave_no_doubt() -> None:
+    """Nothing is divided by zero."""
+    assert compare(assessed(60), assessed(59), shared=1.0).probability == 1.0
+    assert compare(assessed(60), assessed(60), shared=1.0).better == "similar"
+
+
 def test_more_frames_do_not_make_a_model_surer_of_itself() -> None:
     """Its errors on the frames of one scene go together; their mean is as uncertain."""
     one = compare(assessed(70), assessed(60))

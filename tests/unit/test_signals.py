@@ -250,7 +250,7 @@ def test_measured_degradations_of_sampled_pictures_are_merged() -> None:
     for item in dark.media(10):
         show(signals, item)
         if isinstance(item, Frame) and item.key:
-            signals.picture(item, measures.measure(item))
+            signals.picture(item, measures.findings(item, measures.measure(item)))
 
     [finding] = named(signals.findings(0, 10), "underexposed")
 

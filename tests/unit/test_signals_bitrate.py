@@ -73,18 +73,15 @@ def test_a_still_scene_of_a_variable_rate_stream_needs_fewer_bits() -> None:
     assert not collapse(starved(0.05, qp=lambda _: 24.0, luma=switched(20, 40, noisy(1.0))))
 
 
-def test_compression_that_shows_is_evidence_where_the_quantiser_is_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_compression_that_shows_is_evidence_where_the_quantiser_is_not() -> None:
     """Two-pass encoders keep the quantiser and drop detail instead."""
     poor = Finding("compression", 3, 0.8, 2.0, 1.0)
-    monkeypatch.setattr("vqmon.signals.degradations_of", lambda f, _: [poor] * low(f.position))
     signals = Signals(sampling="every")
 
     for item in starved(qp=lambda _: 24.0).media(60):
         show(signals, item)
         if isinstance(item, Frame) and item.key:
-            signals.picture(item, None)  # type: ignore[arg-type]
+            signals.picture(item, [poor] * low(item.position))
 
     assert named(signals.findings(0, 60), "bitrate_collapse")
 

@@ -65,6 +65,8 @@ class Look:
     corners: (N, 2) row and column of each native patch; even.
     cells: (N,) which of the nine cells a native patch lies in.
     half: (M, p / 2, p / 2) luma at half resolution.
+    reduced: (36 - N, p, p) luma of the other patches of the grid, at half resolution.
+    halved: (36,) which patches of the grid those are.
     view: (h, w) luma of the whole picture, averaged over square blocks.
     chroma: (2, h, w) Cb and Cr of the same, -128..127, BT.709 as the luma is.
     """
@@ -74,6 +76,8 @@ class Look:
     corners: NDArray[np.int64]
     cells: NDArray[np.int64]
     half: Floats
+    reduced: Floats
+    halved: NDArray[np.bool_]
     view: Floats
     chroma: Floats
 
@@ -91,13 +95,16 @@ def look(frame: Frame, rng: np.random.Generator | None = None) -> Look:
     corners = _corners(planes[0].shape, side, rng)
     halved = _halved(planes[0].shape, side)
     native, codes = _native(planes, corners[~halved], side, frame.colour)
-    half = _half(planes, native, corners[halved], side, frame.colour)
+    reduced = _reduced(planes, corners[halved] - side // 2, side, frame.colour)
+    half = _half(native, reduced, side)
     return Look(
         native=native,
         codes=codes,
         corners=corners[~halved],
         cells=_cell_of_patch()[~halved],
         half=half,
+        reduced=reduced,
+        halved=halved,
         view=luma[inside],
         chroma=chroma[:, *inside],
     )
@@ -176,15 +183,12 @@ def _luma_shifts(
     return shifts
 
 
-def _half(
-    planes: Planes, native: Floats, corners: NDArray[np.int64], side: int, colour: Colour
-) -> Floats:
+def _half(native: Floats, reduced: Floats, side: int) -> Floats:
     """Half resolution: every native patch reduced, and four quarters of each wider patch."""
     small = side // 2
-    half = scratch("half", (len(native) + 4 * len(corners), small, small))
+    half = scratch("half", (len(native) + 4 * len(reduced), small, small))
     _quarter(native, half[: len(native)])
-    if len(corners):
-        reduced = _reduced(planes, corners - small, side, colour)
+    if len(reduced):
         tiles = reduced.reshape(-1, 2, small, 2, small).swapaxes(2, 3)
         half[len(native) :] = tiles.reshape(-1, small, small)
     return half
@@ -192,13 +196,15 @@ def _half(
 
 def _reduced(planes: Planes, corners: NDArray[np.int64], side: int, colour: Colour) -> Floats:
     """(n, side, side) luma of patches twice as wide, near these corners."""
+    reduced = scratch("reduced", (len(corners), side, side))
+    if not len(corners):
+        return reduced
     room = np.array(planes[0].shape) - 2 * side
     corners = np.clip(corners, 0, room // 2 * 2)
     codes = scratch("wide codes", (len(corners), 2 * side, 2 * side), np.uint8)
     _cut(planes[0], corners, codes)
     wide = scratch("wide", codes.shape)
     _to_luma(codes, wide, planes, corners, colour)
-    reduced = scratch("reduced", (len(corners), side, side))
     _quarter(wide, reduced)
     return reduced
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vqmon.ports import Scorer
 
 MODELS = Path(__file__).parent.parent / "models"
-SHIPPED = "measures"
+SHIPPED = "lite"
 """The model used when none is named: a folder in `vqmon/models`."""
 
 

@@ -7,11 +7,13 @@ The card's keys (see `trainer/README.md` for the whole list with meanings):
     name, version  shown with every score as name@version
     inputs         name -> {dtype, shape without the batch axis, names?}
     outputs        name -> {dtype, shape without the batch axis, kind, values?}
-    calibration    quality {from, to}; uncertainty {scale, floor}
+    calibration    quality {from, to}; uncertainty {scale, floor, shared?}
+    findings       optional: thresholds, region_threshold, costs (see `scorers.naming`)
     files          file name -> {sha256}
 
 One output is called `score` and is of kind "distribution": probabilities over the quality
-`values` (0..100, rising). Outputs of other kinds are kept with each assessment as they come.
+`values` (0..100, rising). A model that names degradations has the outputs `levels` (8, 6) and
+`regions` (9,), and the key `findings`. Outputs are kept with each assessment as they come.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from typing import Any
 import numpy as np
 
 from vqmon.errors import ScorerError
+from vqmon.scorers.comparison import SHARED_ERROR
+from vqmon.scorers.naming import LEVELS, Naming
 
 FORMAT = 1
 MODEL_FILE = "model.onnx"
@@ -58,12 +62,14 @@ class Calibration:
 
     quality: piecewise linear, monotone, `quality_from` to `quality_to` (points).
     uncertainty: sqrt((scale * spread)^2 + floor^2), points, one standard deviation.
+    shared_error: the share of two errors that is common where both pictures show one scene.
     """
 
     quality_from: tuple[float, ...] = (0.0, 100.0)
     quality_to: tuple[float, ...] = (0.0, 100.0)
     uncertainty_scale: float = 1.0
     uncertainty_floor: float = 0.0
+    shared_error: float = SHARED_ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ class Card:
     outputs: tuple[Array, ...]
     calibration: Calibration
     raw: Mapping[str, Any]
+    naming: Naming | None = None
 
     @property
     def model(self) -> str:
@@ -169,6 +176,7 @@ def _card(folder: Path, raw: Mapping[str, Any]) -> Card:
         outputs=tuple(_array(name, facts) for name, facts in raw["outputs"].items()),
         calibration=_calibration(raw["calibration"]),
         raw=raw,
+        naming=Naming.of(raw["findings"]) if LEVELS in raw["outputs"] else None,
     )
 
 
@@ -192,6 +200,7 @@ def _calibration(facts: Mapping[str, Any]) -> Calibration:
         quality_to=tuple(map(float, facts["quality"]["to"])),
         uncertainty_scale=float(facts["uncertainty"]["scale"]),
         uncertainty_floor=float(facts["uncertainty"]["floor"]),
+        shared_error=float(facts["uncertainty"].get("shared", SHARED_ERROR)),
     )
 
 
@@ -212,6 +221,8 @@ def _check_calibration(card: Card) -> None:
     monotone = all(a < b for a, b in pairwise(start)) and all(a <= b for a, b in pairwise(to))
     if len(start) != len(to) or len(start) < 2 or not monotone:
         raise _broken(card.folder, "the calibration of quality must rise, point by point")
+    if not 0 <= card.calibration.shared_error <= 1:
+        raise _broken(card.folder, "the shared error must be from 0 to 1")
 
 
 def _broken(folder: Path, what: str) -> ScorerError:

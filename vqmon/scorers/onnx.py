@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqmon.domain import Assessment, Comparison
+from vqmon.domain import DEGRADATIONS, Assessment, Comparison, Finding
 from vqmon.errors import ScorerError
 from vqmon.measures import MEASURES
 from vqmon.preprocess import Prepared
@@ -26,6 +26,7 @@ from vqmon.scorers.card import (
     verify_files,
 )
 from vqmon.scorers.comparison import compare
+from vqmon.scorers.naming import LEVELS, REGIONS
 
 log = logging.getLogger("vqmon.scorers")
 
@@ -83,9 +84,15 @@ class OnnxScorer:
             raise ScorerError(f"these outputs hold no {SCORE!r}: they are not of {self.model}")
         return self._read(arrays, [position], _finite(arrays))[0]
 
-    def compare(self, a: Sequence[Assessment], b: Sequence[Assessment]) -> Comparison:
+    def compare(
+        self,
+        a: Sequence[Assessment],
+        b: Sequence[Assessment],
+        *,
+        same_content: bool = False,
+    ) -> Comparison:
         """From what `assess` said of both; raises ScorerError when one has no score."""
-        return compare(a, b)
+        return compare(a, b, shared=self.card.calibration.shared_error if same_content else 0.0)
 
     def close(self) -> None:
         """Nothing to let go; every scorer can be closed."""
@@ -124,6 +131,7 @@ class OnnxScorer:
                 position=position,
                 quality=float(quality[i]),
                 uncertainty=float(uncertainty[i]),
+                findings=self._findings(outputs, i, position),
                 outputs={name: _stored(values[i]) for name, values in outputs.items()},
                 model=self.model,
             )
@@ -131,6 +139,15 @@ class OnnxScorer:
             else _failed(position, self.model)
             for i, position in enumerate(positions)
         ]
+
+    def _findings(self, outputs: Outputs, row: int, position: float) -> tuple[Finding, ...]:
+        """What the model itself names; () for models that only score."""
+        naming = self.card.naming
+        if naming is None or LEVELS not in outputs:
+            return ()
+        levels = outputs[LEVELS][row].reshape(len(DEGRADATIONS), -1)
+        regions = outputs[REGIONS][row] if REGIONS in outputs else None
+        return naming.findings(levels, regions, position)
 
     def _quality(self, distribution: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """(N, bins) probabilities -> quality and standard deviation (N,), calibrated, points."""

@@ -25,7 +25,7 @@ from typing import Any, Self
 from vqmon.domain import Assessment, Comparison
 from vqmon.errors import ScorerUnavailable
 from vqmon.preprocess import Prepared
-from vqmon.scorers.comparison import compare
+from vqmon.scorers.comparison import SHARED_ERROR, compare
 from vqmon.scorers.serving import serve
 from vqmon.scorers.wire import (
     PROTOCOL,
@@ -103,9 +103,15 @@ class SharedScorer:
             for picture, question in asked
         ]
 
-    def compare(self, a: Sequence[Assessment], b: Sequence[Assessment]) -> Comparison:
+    def compare(
+        self,
+        a: Sequence[Assessment],
+        b: Sequence[Assessment],
+        *,
+        same_content: bool = False,
+    ) -> Comparison:
         """From what `assess` said of both; raises ScorerError when one has no score."""
-        return compare(a, b)
+        return compare(a, b, shared=SHARED_ERROR if same_content else 0.0)
 
     def stats(self) -> dict[str, Any]:
         """Counters of the scoring process since its start, for metrics.

@@ -12,12 +12,11 @@ Everything is bounded: rings for baselines, and what the segment in progress nee
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from vqmon.domain import Event, Finding, Frame, Traffic
-from vqmon.measures import Glance, Measures
-from vqmon.measures import findings as degradations_of
+from vqmon.measures import Glance
 from vqmon.signals.activity import Activity
 from vqmon.signals.bitrate import Bitrate
 from vqmon.signals.degradations import Degradations
@@ -113,9 +112,8 @@ class Signals:
         if frame.key:
             self._weigh(frame.position)
 
-    def picture(self, frame: Frame, measures: Measures) -> None:
-        """A sampled picture and what was measured on it."""
-        found = degradations_of(frame, measures)
+    def picture(self, frame: Frame, found: Sequence[Finding]) -> None:
+        """A sampled picture and what is wrong with it, as the model or its measures say."""
         self._degradations.picture(frame.position, found)
         self._bitrate.sampled(frame.position, poor=any(f.name in POOR for f in found))
 

@@ -31,10 +31,10 @@ class Sample:
 
 
 class Degradations:
-    """Merges what `measures.findings` says of each sampled picture.
+    """Merges what the model, or `measures.findings`, says of each sampled picture.
 
     Severity is the median of the pictures that show it, value the worst of them (with its
-    limit), confidence their mean. Region: the cells of more than half of them; the whole
+    limit), confidence and cost their mean. Region: the cells of more than half of them; the whole
     picture when half of them, or more, name no region. It lasts from the first picture that
     shows it until the last one stops standing.
     """
@@ -83,9 +83,16 @@ def _merge(name: str, samples: Sequence[Sample], end: float) -> Finding:
         severity=median_low(f.severity for f in each),
         confidence=round(sum(f.confidence for f in each) / len(each), 2),
         region=_common_region(each),
+        cost=_mean_cost(each),
         start=start,
         seconds=until - start,
     )
+
+
+def _mean_cost(findings: Sequence[Finding]) -> float | None:
+    """Points of quality; None when no picture states any."""
+    stated = [f.cost for f in findings if f.cost is not None]
+    return round(sum(stated) / len(stated), 1) if stated else None
 
 
 def _badness(finding: Finding) -> tuple[int, float]:
