@@ -18,12 +18,14 @@ from vqmon.domain import (
     FINDING_NAMES,
     NO_SCORE_REASONS,
     SEVERITY_WORDS,
+    Assessment,
     Finding,
     Segment,
 )
-from vqmon.explain import FINDINGS, REASONS, explain, score_word, sentence
+from vqmon.explain import FINDINGS, REASONS, comparison, explain, score_word, sentence
 from vqmon.explain.causes import RULES
 from vqmon.explain.words import number, region_words, title
+from vqmon.scorers.comparison import compare
 
 FACTS: dict[str, Any] = {
     "codec": "h264",
@@ -101,6 +103,12 @@ def test_each_reason_is_told_with_its_remedy(reason: str) -> None:
     assert REASONS[reason].because in steps(segment)[-1]
     assert REASONS[reason].remedy in steps(segment)[-1]
     assert sentence(segment) == f"No score: {REASONS[reason].because}."
+
+
+@pytest.mark.parametrize("name", FINDING_NAMES)
+def test_a_cause_is_a_cause_and_not_only_something_to_check(name: str) -> None:
+    """It is told as "Likely cause: ..."."""
+    assert not FINDINGS[name].check.startswith("Check")
 
 
 @pytest.mark.parametrize("text", [*FINDINGS.values(), *REASONS.values()], ids=str)
@@ -202,6 +210,13 @@ def test_a_finding_without_figures_is_told_without() -> None:
     assert "measured" not in told.split("Likely")[0].split("\n")[1]
 
 
+def test_what_a_model_judges_is_not_called_measured() -> None:
+    """It places the damage on the scale of severities; there is no limit beyond its first level."""
+    judged = finding("blur", value=3.24, limit=1.0, unit="of 5")
+
+    assert "fine detail is missing (level 3.2 of 5), in" in explain(with_findings(judged))
+
+
 def test_a_shares_limit_is_told_in_percent() -> None:
     lost = finding("packet_loss", value=2.5, limit=0.05, unit="% of packets")
 
@@ -263,6 +278,73 @@ def test_a_slight_degradation_is_not_blamed_for_a_low_score() -> None:
 
     assert "likeliest" not in told
     assert "may add to the low score" in told
+
+
+def test_a_stated_cost_is_told_in_points() -> None:
+    """The model's own figure goes before any guess from the height of the score."""
+    lasting = {"start": 100.0, "seconds": 10.0}
+    told = steps(
+        with_findings(
+            finding("blur", 4, cost=13.6, **lasting),
+            finding("noise", 2, cost=0.2, **lasting),
+            finding("banding", 1, cost=1.2, **lasting),
+            finding("freeze", 3),
+            quality=70.0,
+        )
+    )
+
+    assert told[1].endswith("It costs about 14 points.")
+    assert told[2].endswith("this stands beside the score.")
+    assert told[3].endswith("It costs less than a point.")
+    assert told[4].endswith("It costs about 1 point.")
+    assert told[-1].endswith(
+        "Of the 30 points missing to 100, what was found costs about 15 points (blur 14 and "
+        "banding 1); the other 15 lie in the picture as a whole."
+    )
+
+
+def test_a_cost_of_a_part_is_told_with_its_share_of_the_score() -> None:
+    """Six and a half of ten seconds: two thirds of the cost are in the mean."""
+    told = explain(with_findings(finding("blur", cost=20.0), quality=80.0))
+
+    assert "It costs about 20 points while it lasts, about 13 points of this score." in told
+    assert "what was found costs about 13 points (blur 13); the other 7 lie" in told
+
+
+def test_costs_that_reach_all_that_is_missing_leave_no_rest() -> None:
+    blur = finding("blur", cost=30.0, start=100.0, seconds=10.0)
+
+    told = steps(with_findings(blur, quality=72.0))[-1]
+
+    assert told.endswith("What was found accounts for all that is missing to 100 (blur 30).")
+
+
+def test_where_the_model_states_costs_nothing_else_is_blamed() -> None:
+    """A guess beside a figure would contradict it."""
+    told = explain(
+        with_findings(finding("compression", 5), finding("blur", 2, cost=9.0), quality=35.0)
+    )
+
+    assert "likeliest" not in told
+    assert "The model states no cost for it." in told
+
+
+def test_several_findings_of_one_name_cost_their_mean() -> None:
+    """Two stretches of 2 s and 4 s at 12 and 6 points: 8 while they last, 5 of the segment."""
+    some = [
+        finding("blur", 4, cost=12.0, start=100.0, seconds=2.0),
+        finding("blur", 2, cost=6.0, start=104.0, seconds=4.0),
+    ]
+
+    assert "about 8 points while it lasts, about 5 points of this score" in explain(
+        with_findings(*some, quality=70.0)
+    )
+
+
+def test_without_a_score_a_cost_lowers_nothing() -> None:
+    told = explain(replace(unscored("black"), findings=(finding("blur", cost=9.0),)))
+
+    assert "There is no score that it could lower." in told
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -377,6 +459,11 @@ def test_how_closely_it_was_watched_is_told(facts: dict[str, Any], words: str) -
     assert words in steps(with_findings(**facts))[0]
 
 
+def test_a_file_of_keyframes_alone_was_still_looked_at_whole() -> None:
+    """Every scored picture of it is a keyframe, but none was passed over for being no keyframe."""
+    assert "Only keyframes" not in explain(with_findings(keyframes_only=True, sampling="every"))
+
+
 def test_an_explanation_needs_no_facts() -> None:
     """Rows of the supervisor have hardly any."""
     bare = Segment("news", EPOCH, 0.0, 10.0, no_score_reason="refused")
@@ -423,6 +510,7 @@ def segments(draw: st.DrawFn) -> Segment:
             draw(st.none() | st.lists(st.sampled_from(CELLS), unique=True).map(tuple)),
             start + draw(st.floats(0, 9)),
             draw(st.floats(0, 1)),
+            draw(st.none() | st.floats(0, 100)),
         )
         for _ in range(draw(st.integers(0, 6)))
     ]
@@ -482,3 +570,25 @@ def test_whatever_was_measured_it_is_told_without_contradiction(segment: Segment
 )
 def test_numbers_are_told_as_people_write_them(value: float, text: str) -> None:
     assert number(value) == text
+
+
+@given(segments(), segments(), st.sampled_from([None, (0, 1), (3, 4)]), st.sampled_from([0.0, 0.9]))
+def test_whatever_is_compared_is_told_without_contradiction(
+    a: Segment, b: Segment, alike: tuple[int, int] | None, shared: float
+) -> None:
+    """Both sides are scored, as a comparison demands."""
+    a, b = (replace(it, quality=it.quality or 50.0, no_score_reason=None) for it in (a, b))
+    sides = ([Assessment(0.0, it.quality, it.uncertainty)] for it in (a, b))
+
+    found = compare(*sides, shared=shared)
+    told = comparison(a, b, found, alike=alike).split("\n")
+
+    assert [int(step.split(".")[0]) for step in told] == list(range(1, len(told) + 1))
+    assert told[-1].split(". ", 1)[1].startswith("Conclusion: ")
+    assert ("similar" in told[-1]) is (found.better == "similar")
+    for step in told:
+        assert "None" not in step
+        assert "nan" not in step
+        assert "  " not in step
+        assert ".." not in step
+        assert not re.search(r"\d[eE][-+]?\d", step)

@@ -44,12 +44,14 @@ FINDINGS: dict[str, Words] = {
     "underexposed": Words(
         "the picture is too dark",
         "miss what lies in the shadows",
-        "Check exposure and light at the camera, and whether full and limited range are confused.",
+        "The camera gets too little light, or video ranges are confused: check light and exposure at "
+        "the camera, and that full and limited range are told apart on the way.",
     ),
     "overexposed": Words(
         "bright parts are burnt out",
         "miss what lies in the highlights",
-        "Check exposure at the camera, and whether limited and full range are confused.",
+        "The camera gets too much light, or video ranges are confused: check exposure at the camera, "
+        "and that limited and full range are told apart on the way.",
     ),
     "upscaled": Words(
         "there is less detail than the picture has lines",
@@ -112,7 +114,8 @@ FINDINGS: dict[str, Words] = {
     "format_changed": Words(
         "the stream changed its format",
         "may see a change of sharpness, and some players stop",
-        "Check whether somebody changed the encoder, or it switched to another rung or input.",
+        "Somebody changed the encoder, or it switched to another rung or input: check its log at this "
+        "time.",
     ),
     "packet_loss": Words(
         "packets are damaged or missing",
@@ -123,14 +126,14 @@ FINDINGS: dict[str, Words] = {
     "audio_silence": Words(
         "there is no sound",
         "hear nothing",
-        "Check the sound's source, its routing and mute switches; if it is meant, declare "
-        "`expect: [no_audio]` for this stream.",
+        "The sound is muted or lost before it is encoded: check its source, its routing and mute "
+        "switches; if it is meant, declare `expect: [no_audio]` for this stream.",
     ),
     "audio_loudness": Words(
         "the sound is far from usual loudness",
         "reach for the volume control",
-        "Check the mixer's output level or the loudness normaliser (EBU R128: -23 LUFS; streaming "
-        "usually -16 to -14).",
+        "The sound was mixed for another level: check the mixer's output or the loudness normaliser "
+        "(EBU R128: -23 LUFS; streaming usually -16 to -14).",
     ),
     "audio_clipping": Words(
         "the sound is cut off at full scale",
