@@ -1,0 +1,75 @@
+"""What an encoder is asked, and how it can refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from vqmon import VqmonError
+from vqmon_adaptive_encoding.ladder import Level
+
+
+class TargetFailed(VqmonError):
+    """The encoder did not accept; the text says why and is free of credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an encoder is asked. Levels are absolute: a request heard twice does no harm.
+
+    id: of the decision behind it, the same on every try.
+    kind: raise, lower, roll_back, or propose.
+    within: seconds after which it is not worth hearing any more; None is never. A raise that
+        comes when it has been judged already would only have to be taken back.
+    """
+
+    id: str
+    stream: str
+    kind: str
+    level: Level
+    previous: Level
+    reason: str
+    at: datetime
+    within: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The body of a webhook, as the README of this package documents it."""
+        return {
+            "type": "vqmon.adaptive_encoding",
+            "version": 1,
+            "decision": self.id,
+            "stream": self.stream,
+            "action": self.kind,
+            "quality": self.level.quality,
+            "cap_kbps": self.level.cap_kbps,
+            "previous": self.previous.as_json(),
+            "reason": self.reason,
+            "at": self.at.isoformat(),
+        }
+
+
+class Target(Protocol):
+    """One encoder. live: it changes while it runs; else `ask` only tells a person."""
+
+    @property
+    def live(self) -> bool: ...
+
+    def ask(self, request: Request) -> None:
+        """Return when it has accepted, within ten seconds. Raises TargetFailed."""
+        ...
+
+
+class Notify(Protocol):
+    """`vqmon.ports.PluginContext.notify`: through the outbox, signed."""
+
+    def __call__(
+        self,
+        target: str,
+        payload: Mapping[str, Any],
+        *,
+        event_id: str | None = None,
+        stream: str | None = None,
+        within: float | None = None,
+    ) -> str: ...
