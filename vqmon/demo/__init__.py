@@ -2,6 +2,8 @@
 
 broadcast (own process) ─▶ HTTP on loopback ─▶ vqmon.daemon ─▶ SQLite ─▶ report.html
 stage: what is on air when ─────────────────────────────────▶ what was found of it
+
+`loop` is the other one: a channel that asks to be made better, and is.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ def run(seconds: float = LENGTH, folder: Path | None = None, *, open_browser: bo
     Raises VqmonError when the channel cannot be started or the folder cannot be written.
     """
     seconds = max(seconds, LEAST_SECONDS)
-    folder = _prepared(folder or Path("vqmon-demo"))
+    folder = prepared(folder or Path("vqmon-demo"))
     acts = programme(seconds)
     print(_announcement(acts, seconds), flush=True)
     since = _now()
@@ -91,7 +93,7 @@ def watch(url: str, folder: Path, seconds: float, seen: Callable[[Segment], None
         }
     )
     logging.getLogger("vqmon").setLevel(logging.ERROR)
-    _keep_off_proxies()
+    keep_off_proxies()
     try:
         return daemon.run(settings, duration=seconds, on_segment=seen)
     except AlreadyRunning as error:
@@ -100,7 +102,7 @@ def watch(url: str, folder: Path, seconds: float, seen: Callable[[Segment], None
         ) from error
 
 
-def _keep_off_proxies() -> None:
+def keep_off_proxies() -> None:
     """FFmpeg would ask the proxy of an office for this machine's own address."""
     direct = [it for it in (os.environ.get("no_proxy"), "127.0.0.1") if it]
     os.environ["no_proxy"] = ",".join(direct)
@@ -109,9 +111,18 @@ def _keep_off_proxies() -> None:
 @contextmanager
 def broadcast(seconds: float, log_file: Path) -> Iterator[str]:
     """The channel's URL while its process lives; the process ends with the block, or with us."""
+    with program("vqmon.demo.broadcast", str(seconds), log_file=log_file) as process:
+        yield f"http://127.0.0.1:{first_line(process, log_file)}/live.ts"
+
+
+@contextmanager
+def program(module: str, *arguments: str, log_file: Path) -> Iterator[subprocess.Popen[str]]:
+    """A module run as a process of its own, which ends with its standard input: with the block,
+    or with us. What it complains about goes to `log_file`.
+    """
     with log_file.open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "vqmon.demo.broadcast", str(seconds)],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -119,19 +130,19 @@ def broadcast(seconds: float, log_file: Path) -> Iterator[str]:
             start_new_session=True,
         )
         try:
-            yield f"http://127.0.0.1:{_port(process, log_file)}/live.ts"
+            yield process
         finally:
             _end(process)
 
 
-def _port(process: subprocess.Popen[str], log_file: Path) -> int:
-    """What the broadcaster prints when it is ready."""
+def first_line(process: subprocess.Popen[str], log_file: Path) -> str:
+    """What a channel prints when it is ready. Raises VqmonError when it does not begin."""
     watchdog = threading.Timer(START_SECONDS, process.kill)
     watchdog.start()
     assert process.stdout is not None
     line = process.stdout.readline().strip()
     watchdog.cancel()
-    if not line.isdecimal():
+    if not line:
         process.wait()
         told = log_file.read_text().strip().splitlines()
         reason = told[-1] if told else f"it did not start within {START_SECONDS:.0f} s"
@@ -139,7 +150,7 @@ def _port(process: subprocess.Popen[str], log_file: Path) -> int:
             f"the demonstration channel could not be started: {reason}. It needs an H.264 encoder: "
             "install PyAV's own wheel (pip install --force-reinstall --only-binary av av)"
         )
-    return int(line)
+    return line
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -155,7 +166,7 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
-def _prepared(folder: Path) -> Path:
+def prepared(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "broadcast.log").touch()
@@ -180,7 +191,7 @@ def _finish(
     *,
     open_browser: bool,
 ) -> int:
-    path = _report(folder, since, _end_of(segments))
+    path = write_report(folder, since, _end_of(segments))
     scored = any(segment.scored for segment in segments)
     print("\n" + summary(acts, segments))
     print(f"Report: {path}", flush=True)
@@ -197,7 +208,8 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _report(folder: Path, since: datetime, until: datetime) -> Path:
+def write_report(folder: Path, since: datetime, until: datetime) -> Path:
+    """Where the page about [since, until) is."""
     from vqmon import report
     from vqmon.store import open_store
 
