@@ -3,14 +3,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+PLUGIN_PACKAGES := $(PLUGINS:plugins/%=vqmon_%)
 
-.PHONY: help demo test test-slow check format bench dist clean
+.PHONY: help demo demo-loop test test-slow check format bench dist clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: .venv/run  ## watch a faulty live stream for a minute and write a report
 	$(BIN)/vqmon demo
+
+demo-loop: .venv/run  ## see an encoder being made better, and the proof; two minutes, ends with a report
+	$(BIN)/vqmon demo --loop
 
 test: .venv/dev  ## all tests not marked slow or gpu; skips are listed with their reasons
 	$(BIN)/python -m pytest -m "not slow and not gpu"
@@ -22,6 +27,7 @@ check: .venv/dev  ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy vqmon tests
+	$(BIN)/mypy $(PLUGIN_PACKAGES:%=-p %)
 	$(BIN)/mypy trainer benchmarks
 
 format: .venv/dev  ## rewrite the code in the house style
@@ -31,8 +37,11 @@ format: .venv/dev  ## rewrite the code in the house style
 bench: .venv/dev  ## the figures that the README quotes, measured on this machine
 	$(BIN)/python -m benchmarks
 
-dist: .venv/dev  ## wheel and sdist into dist/
+dist: .venv/dev  ## the sdist and the wheels of vqmon and its plugins into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .
+	for plugin in $(PLUGINS); do \
+	  $(BIN)/python -m build --no-isolation --wheel --outdir dist $$plugin || exit 1; \
+	done
 
 clean:  ## remove the environment and everything built
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache
@@ -44,10 +53,10 @@ clean:  ## remove the environment and everything built
 	  { echo "Python's venv module is missing; install it first: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/run: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) -e '.[cpu]'
+.venv/run: .venv/bin/python pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
+	$(PIP) -e '.[cpu]' $(PLUGINS:%=-e %)
 	@touch $@
 
-.venv/dev: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) -e '.[cpu,postgres,train,dev]'
+.venv/dev: .venv/bin/python pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
+	$(PIP) -e '.[cpu,notify,postgres,train,dev]' $(PLUGINS:%=-e %)
 	@touch $@ .venv/run

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -106,9 +107,10 @@ class Daemon:
         """Children by the name that they gave themselves: vqmon-ingest-1, vqmon-scoring."""
         found = []
         for process in self.family():
-            comm = Path(f"/proc/{process.pid}/comm").read_text().strip()
-            if comm.startswith(f"vqmon-{kind}"):
-                found.append(process)
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                comm = Path(f"/proc/{process.pid}/comm").read_text().strip()
+                if comm.startswith(f"vqmon-{kind}"):
+                    found.append(process)
         return sorted(found, key=lambda it: it.pid)
 
     def wait_for(self, condition: Callable[[], object], seconds: float = 15.0) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,30 @@ import click
 import pytest
 
 from vqmon import config, domain
+from vqmon.alerting import RULES
 from vqmon.cli import program
 from vqmon.config import Settings, load
 from vqmon.files import CSV_COLUMNS, merged_facts
 from vqmon.pipeline import monitor
+from vqmon.quantities import format_duration
 from vqmon.sources import OPTIONS, SCHEMES, open_source
 from vqmon.sources.recipe import TEXT
 from vqmon.testing import FakeScorer
 
 ROOT = Path(__file__).parent.parent
+A_SECRET = base64.b64encode(b"long enough to sign with").decode()
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(ROOT.glob("plugins/*/README.md")),
+]
+PROGRAMS = {
+    name.removeprefix("vqmon-")
+    for path in ROOT.glob("plugins/*/pyproject.toml")
+    for name in tomllib.loads(path.read_text())["project"].get("scripts", {})
+}
+"""Commands that plugins of this repository add."""
 
 
 def rows(text: str = REFERENCE) -> Iterator[list[str]]:
@@ -53,7 +68,9 @@ def leaves() -> list[str]:
     paths = config.setting_paths()
     shared = [it for it in paths if it.startswith("defaults.")]
     inherited = {it.replace("defaults.", "streams.NAME.") for it in shared}
-    sections = {"streams"} | {it.rpartition(".")[0] for it in paths} - {"defaults.schedule"}
+    inherited |= {f"streams.NAME.{it}" for it in paths if it.startswith("rules.")}
+    above = {it.rpartition(".")[0] for it in paths} - {"defaults.schedule"}
+    sections = above | {it.removesuffix(".NAME") for it in above} - {"streams.NAME.rules"}
     return [it for it in paths if it not in sections | inherited]
 
 
@@ -76,7 +93,8 @@ def test_every_documented_setting_exists() -> None:
 
 def test_documented_defaults_are_the_real_ones() -> None:
     """An operator who relies on a default reads it here."""
-    name = {"streams": {"NAME": {"url": "x.mp4"}}}
+    name = {"streams": {"NAME": {"url": "x.mp4"}}, "plugins": {"NAME": {}}}
+    name["notifiers"] = {"NAME": {"type": "log"}}
     effective = json.loads(Settings.model_validate(name).model_dump_json(by_alias=True))
     checked = 0
 
@@ -100,6 +118,17 @@ def _as_written(value: Any) -> str | None:
     if isinstance(value, float) and value == int(value):
         value = int(value)
     return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def test_shipped_rules_are_documented() -> None:
+    """Whoever is woken by one looks it up."""
+    told = {cells[0].strip("`"): cells[1:] for cells in rows(part("### Alerts")) if len(cells) == 7}
+
+    for rule in RULES.values():
+        times = (rule.raise_seconds, rule.clear_seconds, rule.pause)
+        limits = [f"{rule.limit:g}", f"{rule.clear_limit:g}"]
+        assert told[rule.name] == [rule.severity, *limits, *map(format_duration, times)]
+    assert told.keys() - {"rule", "---"} == RULES.keys()
 
 
 # Commands
@@ -139,8 +168,9 @@ def test_commands_in_the_documentation_exist() -> None:
     code = r"^```(?:sh|console|bash)?\n(.*?)^```|`([^`\n]+)`"
     for page in PAGES:
         for block, inline in re.findall(code, page.read_text(), re.MULTILINE | re.DOTALL):
-            for name in re.findall(r"(?:^|bin/|\$ )vqmon ([a-z]+)", block or inline, re.MULTILINE):
-                assert name in program.commands, f"{page.name}: vqmon {name}"
+            lines = re.findall(r"(?:^|bin/|\$ )vqmon ([a-z][a-z-]*)", block or inline, re.MULTILINE)
+            for name in lines:
+                assert name in {*program.commands, *PROGRAMS}, f"{page.name}: vqmon {name}"
 
 
 def test_the_columns_of_csv_are_documented() -> None:
@@ -204,6 +234,6 @@ def test_configurations_in_the_documentation_work(where: str, text: str, tmp_pat
     """An example is copied before it is read."""
     path = tmp_path / "vqmon.yaml"
     path.write_text(text)
-    variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "x")
+    variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), A_SECRET)
 
     assert load(path, variables).streams, where

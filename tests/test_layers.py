@@ -13,12 +13,23 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"domain", "errors"},
     {"ports"},
-    {"sampling", "segmenting", "preprocess", "patches", "measures", "signals", "explain"}
+    {
+        "sampling",
+        "segmenting",
+        "preprocess",
+        "patches",
+        "measures",
+        "signals",
+        "explain",
+        "alerting",
+    }
+    | {"deciding", "likeness", "notifying"}
     | {"audio", "summing", "quantities"},
     {"pipeline", "testing"},
-    {"sources", "scorers", "store", "evidence"},  # adapters: also not each other
+    {"sources", "scorers", "store", "evidence", "notifiers"},  # adapters: also not each other
     {"config", "configfile", "settings", "logs", "report", "retention", "daemon", "demo"}
-    | {"doctor", "files", "probe", "terminal"},
+    | {"plugins", "comparing", "oncall", "doctor", "files", "outbox", "probe", "terminal"}
+    | {"webhooks"},
     {"cli", "arguments", "__main__", "__init__"},
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
@@ -31,6 +42,9 @@ HEAVY = {
     "transformers": set(),
     "sqlalchemy": {"store"},
     "alembic": {"store"},
+    "httpx": {"notifiers"},
+    "httpcore": {"notifiers"},
+    "apprise": set(),
 }
 """Who may import these at module level; all others import them late, inside functions."""
 
@@ -107,6 +121,15 @@ def test_vqmon_never_imports_what_is_not_in_its_wheel() -> None:
         }
 
         assert not {n.split(".")[0] for n in names} & {"trainer", "plugins", "tests"}, path
+
+
+def test_plugins_use_what_is_promised_to_stay() -> None:
+    """They prove the plugin API from outside: what they need, others need too."""
+    promised = {"vqmon", "vqmon.domain", "vqmon.ports"}
+    for path in sorted((ROOT / "plugins").glob("*/vqmon_*/**/*.py")):
+        for node in _run_nodes(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vqmon":
+                assert node.module in promised, f"{path}: {node.module}"
 
 
 def test_the_command_line_starts_without_heavy_packages() -> None:

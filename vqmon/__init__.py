@@ -13,9 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vqmon.config import load as load_config
     from vqmon.domain import (
+        Alert,
         Assessment,
         Comparison,
+        Decision,
         Event,
         Finding,
         Frame,
@@ -24,9 +27,10 @@ if TYPE_CHECKING:
         Stream,
         Traffic,
     )
-    from vqmon.errors import VqmonError
+    from vqmon.errors import ConfigError, VqmonError
     from vqmon.pipeline import monitor
-    from vqmon.ports import Evidence, Scorer, SegmentStore, Source
+    from vqmon.ports import Evidence, Plugin, PluginContext, Scorer, SegmentStore, Source
+    from vqmon.quantities import parse_duration
     from vqmon.scorers import load_scorer
     from vqmon.sources import open_source
     from vqmon.store import open_store
@@ -34,12 +38,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alert",
     "Assessment",
     "Comparison",
+    "ConfigError",
+    "Decision",
     "Event",
     "Evidence",
     "Finding",
     "Frame",
+    "Plugin",
+    "PluginContext",
     "Rollup",
     "Scorer",
     "Segment",
@@ -48,23 +57,31 @@ __all__ = [
     "Stream",
     "Traffic",
     "VqmonError",
+    "load_config",
     "load_scorer",
     "monitor",
     "open_source",
     "open_store",
+    "parse_duration",
 ]
 
 _HOMES = {
+    "ConfigError": "errors",
     "VqmonError": "errors",
+    "load_config": "config:load",
     "load_scorer": "scorers",
     "monitor": "pipeline",
     "open_source": "sources",
     "open_store": "store",
-} | dict.fromkeys(("Evidence", "Scorer", "SegmentStore", "Source"), "ports")
+    "parse_duration": "quantities",
+} | dict.fromkeys(
+    ("Evidence", "Plugin", "PluginContext", "Scorer", "SegmentStore", "Source"), "ports"
+)
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import vqmon` costs nothing."""
     if name not in __all__:
         raise AttributeError(f"module 'vqmon' has no attribute {name!r}")
-    return getattr(import_module(f"vqmon.{_HOMES.get(name, 'domain')}"), name)
+    home, _, there = _HOMES.get(name, "domain").partition(":")
+    return getattr(import_module(f"vqmon.{home}"), there or name)

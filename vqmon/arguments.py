@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -85,6 +86,19 @@ def limits(command: Callable[..., int]) -> Callable[..., int]:
         help="Exit with 1 when this is found (black, freeze, ...); may be repeated.",
     )
     return quality(findings(command))
+
+
+def config(command: Callable[..., int]) -> Callable[..., int]:
+    """The option that names the configuration; it arrives as `path`."""
+    option = click.option(
+        "-c",
+        "--config",
+        "path",
+        type=click.Path(path_type=Path),
+        envvar="VQMON_CONFIG",
+        help="Configuration; without it $VQMON_CONFIG, else vqmon.yaml if there is one.",
+    )
+    return option(command)
 
 
 def model(command: Callable[..., int]) -> Callable[..., int]:

@@ -49,6 +49,7 @@ __all__ = [
     "load",
     "named",
     "restart_needed",
+    "rules_from",
     "setting_paths",
     "shown",
     "watching",
@@ -61,21 +62,27 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._]+", re.ASCII)
 
 
 def load(
-    path: Path | None, environ: Mapping[str, str], *, data_dir: Path | None = None
+    path: Path | None,
+    environ: Mapping[str, str],
+    *,
+    data_dir: Path | None = None,
+    plugins: bool = False,
 ) -> Settings:
     """Settings from a file (or none) with the environment over it.
 
-    data_dir, from the command line, wins over both. Raises ConfigError with one line for each
-    mistake of the whole file.
+    data_dir, from the command line, wins over both. plugins: whether the settings of plugins are
+    checked too, which takes a second or more, since each imports its plugin. Raises ConfigError
+    with one line for each mistake of the whole file.
     """
     if path is None:
-        return _finished(Document("configuration", Path.cwd()), environ, data_dir)
+        document = Document("configuration", Path.cwd())
+        return _finished(document, environ, data_dir, plugins=plugins)
     document = read(path, environ)
     if not document.data.get("streams"):
         document.problems.append(
             document.problem(("streams",), "needs at least one stream: a name with its `url`")
         )
-    return _finished(document, environ, data_dir)
+    return _finished(document, environ, data_dir, plugins=plugins)
 
 
 def watching(
@@ -88,14 +95,41 @@ def watching(
         ("streams", name, "url"): Place("command line", text=stream["url"])
         for name, stream in document.data["streams"].items()
     }
-    return _finished(document, environ, data_dir)
+    return _finished(document, environ, data_dir, plugins=True)
 
 
-def _finished(document: Document, environ: Mapping[str, str], data_dir: Path | None) -> Settings:
+def rules_from(path: Path, environ: Mapping[str, str], streams: Iterable[str]) -> Settings:
+    """Settings of which only the rules mean anything, for these streams and those of the file.
+
+    The file has `rules`, and may have `alerts`, `maintenance` and `rules` of streams; a whole
+    configuration does, too. Raises ConfigError like `load`.
+    """
+    document = read(path, environ)
+    given = document.data.get("streams")
+    given = given if isinstance(given, dict) else {}
+    document.data["streams"] = {
+        name: {"url": "synthetic:"} | _rules_alone(given.get(name)) for name in (*streams, *given)
+    }
+    settings = _validated(document)
+    if document.problems or settings is None:
+        raise ConfigError(problems_text(document.problems))
+    return settings
+
+
+def _rules_alone(stream: Any) -> dict[str, Any]:
+    has_rules = isinstance(stream, dict) and stream.get("rules") is not None
+    return {"rules": stream["rules"]} if has_rules else {}
+
+
+def _finished(
+    document: Document, environ: Mapping[str, str], data_dir: Path | None, *, plugins: bool
+) -> Settings:
     ignored = overlay(document, environ, Settings.model_fields)
     if data_dir is not None:
         document.data["data_dir"] = str(data_dir.absolute())
     settings = _validated(document)
+    if settings is not None and plugins:
+        document.problems.extend(_problems_of_plugins(document, settings))
     if document.problems or settings is None:
         raise ConfigError(problems_text(document.problems))
     for variable in ignored:
@@ -112,8 +146,24 @@ def _validated(document: Document) -> Settings | None:
         problems = (problem for details in errors for problem in _problems(document, details))
         document.problems.extend(it for it in problems if it.path not in told)
         return None
-    settings.came_from(document.fingerprint, document.secrets)
+    settings.came_from(document.fingerprint, document.secrets, document.folder)
     return settings
+
+
+def _problems_of_plugins(document: Document, settings: Settings) -> Iterator[Problem]:
+    """What the plugins themselves say of their settings.
+
+    One that cannot be imported is no mistake of the file: it is left out with a warning, since
+    watching must not end for the sake of a plugin.
+    """
+    from vqmon.plugins.checking import check_configured
+
+    for name, checked in check_configured(settings).items():
+        if checked.unusable:
+            log.warning("plugin_unusable", extra={"plugin": name, "error": checked.unusable})
+        for it in checked.mistakes:
+            path = ("plugins", name, *it.path)
+            yield document.problem(path, it.message, at_key=it.at_key)
 
 
 def _problems(document: Document, details: ErrorDetails) -> Iterator[Problem]:
@@ -124,11 +174,22 @@ def _problems(document: Document, details: ErrorDetails) -> Iterator[Problem]:
     elif details["type"] == "missing":
         yield document.problem(path, f"is required: {_description(path)}", at_key=True)
     elif details["type"] == "options":
-        for name, message in details["ctx"]["wrong"].items():
-            yield document.problem((*path, name), message, at_key=True)
+        for inside, message in details["ctx"]["wrong"].items():
+            yield _problem_inside(document, path, inside, message)
     else:
         at_key = "[key]" in details["loc"]
         yield document.problem(path, _message(path, details), at_key=at_key)
+
+
+def _problem_inside(
+    document: Document, path: KeyPath, inside: str | KeyPath, message: str
+) -> Problem:
+    """At a key below `path`; at its value where several keys lead to one that was written."""
+    if isinstance(inside, str):
+        return document.problem((*path, inside), message, at_key=True)
+    whole = (*path, *inside)
+    written = document.places.get(whole)
+    return document.problem(whole, message, at_key=written is None or written.text is None)
 
 
 def _path(details: ErrorDetails) -> KeyPath:
@@ -161,17 +222,17 @@ def _message(path: KeyPath, details: ErrorDetails) -> str:
     if details["input"] is None:
         return f"needs a value: {_description(path)}"
     if kind == "literal_error":
-        return _not_one_of(str(details["input"]), re.findall(r"'([^']*)'", context["expected"]))
+        return not_one_of(str(details["input"]), re.findall(r"'([^']*)'", context["expected"]))
     if kind == "value_error":
         return str(context["error"])
     if kind in ("greater_than_equal", "less_than_equal"):
         return f"must be {_limits(path)}"
-    return _WORDS.get(kind, details["msg"])
+    return WORDS.get(kind, details["msg"])
 
 
 _MAP = "must be a map: indented lines of `key: value`"
 _LIST = "must be a list, as in [a, b]"
-_WORDS = {
+WORDS = {
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
     "float_parsing": "must be a number",
@@ -190,7 +251,8 @@ _WORDS = {
 }
 
 
-def _not_one_of(value: str, choices: list[str]) -> str:
+def not_one_of(value: str, choices: list[str]) -> str:
+    """What to say of a value that is none of the choices."""
     meant = nearest(value, choices)
     return f"must be one of {', '.join(choices)}" + (f"; did you mean {meant!r}?" if meant else "")
 
@@ -226,8 +288,21 @@ def _keys_at(path: KeyPath) -> list[str]:
 
 def _general(path: KeyPath) -> str:
     """``streams.NAME.expect`` for ``("streams", "lobby", "expect", 0)``."""
-    parts = ["NAME" if path[0] == "streams" and n == 1 else it for n, it in enumerate(path)]
+    parts = ["NAME" if _is_name(path, n) else it for n, it in enumerate(path)]
     return ".".join(it for it in parts if isinstance(it, str))
+
+
+def _is_name(path: KeyPath, place: int) -> bool:
+    """Whether the key there is one that the operator chooses."""
+    of_rule = place == 3 and (path[0], path[2]) == ("streams", "rules")
+    return of_rule or (place == 1 and path[0] in _maps())
+
+
+@functools.cache
+def _maps() -> frozenset[str]:
+    """Sections whose keys are names that the operator chooses."""
+    fields = Settings.model_fields.items()
+    return frozenset(name for name, known in fields if get_origin(known.annotation) is dict)
 
 
 @functools.cache
@@ -274,9 +349,16 @@ def changed_streams(old: Settings, new: Settings) -> StreamChanges:
         added=tuple(it for it in new.streams if it not in old.streams),
         removed=tuple(it for it in old.streams if it not in new.streams),
         changed=tuple(
-            it for it in new.streams if it in old.streams and new.streams[it] != old.streams[it]
+            it
+            for it in new.streams
+            if it in old.streams and _source(new.streams[it]) != _source(old.streams[it])
         ),
     )
+
+
+def _source(stream: StreamSettings) -> StreamSettings:
+    """What watching depends on: rules look at what was watched."""
+    return stream.model_copy(update={"rules": {}})
 
 
 def restart_needed(old: Settings, new: Settings) -> tuple[str, ...]:
@@ -370,13 +452,17 @@ def _scalar(value: object) -> str:
 def shown(settings: Settings) -> str:
     """The effective settings as YAML, without credentials and secrets."""
     plain = settings.model_dump(mode="json", by_alias=True)
+    for notifier in plain["notifiers"].values():
+        if notifier["type"] == "apprise" and notifier["url"] not in settings.secrets:
+            notifier["url"] = f"{notifier['url'].partition(':')[0]}://***"
     hidden = _hidden(plain, settings.secrets)
     return str(yaml.safe_dump(hidden, sort_keys=False, allow_unicode=True))
 
 
 def _hidden(value: Any, secrets: Mapping[str, str], key: str = "") -> Any:
     if isinstance(value, dict):
-        return {name: _hidden(inside, secrets, name) for name, inside in value.items()}
+        below = {name: key if _SECRET_NAME.search(key) else name for name in value}
+        return {name: _hidden(it, secrets, below[name]) for name, it in value.items()}
     if isinstance(value, list):
         return [_hidden(inside, secrets, key) for inside in value]
     if not isinstance(value, str):

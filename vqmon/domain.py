@@ -301,6 +301,9 @@ class Finding:
     region: None for the whole picture, else some of CELLS.
     start: position (s); seconds: how long, inside its segment (a fault that goes on has one
         finding in each segment, so durations add up).
+    cost: points of quality, 0 to 100, by which the pictures that show it would score better
+        without it, as the scorer that found it says; None where nobody says (what is measured
+        beside the score never costs any).
     """
 
     name: str
@@ -312,6 +315,7 @@ class Finding:
     region: tuple[str, ...] | None = None
     start: float = 0.0
     seconds: float = 0.0
+    cost: float | None = None
 
     def __post_init__(self) -> None:
         if self.name not in FINDING_NAMES:
@@ -342,17 +346,26 @@ class Assessment:
     model: str | None = None
     no_score_reason: str | None = None
 
+    @property
+    def names_degradations(self) -> bool:
+        """Whether the model says of every degradation if it is there, so that silence means no."""
+        return bool(self.findings) or "levels" in self.outputs
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Which of two is better. margin: points of quality of a over b (negative: b is better);
-    probability: that a is better, 0..1.
+    probability: that a is better, 0..1. spread: one standard deviation of the margin, points,
+    None where the probability comes from elsewhere. shared: the share of the model's error that
+    both have in common, 0..1, because they show the same content.
     """
 
     better: Literal["a", "b", "similar"]
     margin: float
     probability: float
     reason: str
+    spread: float | None = None
+    shared: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +447,7 @@ class Alert:
     finding: the finding behind it, None for rules on quality; value, limit, unit: as measured.
     segment: id of the segment that raised it; evidence: that segment's pictures.
     incident: shared by alerts of a stream that overlap in time.
+    cleared: why it was resolved, a sentence; empty while it fires.
     acknowledged_by, acknowledged_at, note: who has taken it on, when, and what they said.
     """
 
@@ -451,6 +465,7 @@ class Alert:
     labels: Mapping[str, str] = field(default_factory=dict)
     evidence: tuple[str, ...] = ()
     closed_at: datetime | None = None
+    cleared: str = ""
     acknowledged_by: str | None = None
     acknowledged_at: datetime | None = None
     note: str = ""
@@ -477,11 +492,33 @@ class AlertEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Silence:
+    """Alerts that match it are recorded but told to nobody, until it ends (UTC).
+
+    stream, rule: names, or patterns such as ``studio-*``; severity: one of ALERT_SEVERITIES.
+        Empty matches everything.
+    """
+
+    author: str
+    reason: str
+    created_at: datetime
+    expires_at: datetime
+    stream: str = ""
+    rule: str = ""
+    severity: str = ""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """One message to one target, waiting in the outbox until it is delivered or given up.
 
     id: of the event it tells (the webhook-id); (id, target) is unique.
+    kind: "firing", "repeat" or "resolved" of an alert, "plugin" for a plugin's payload, "test".
     body: JSON values only, complete when the delivery is made.
+    topic: what it is about (an alert's id); deliveries of one topic reach a target in order.
+    replaces: it takes the place of what still waits under its topic.
+    expires_at: given up when it could not be delivered before; None waits as long as it takes.
     """
 
     id: str
@@ -490,6 +527,65 @@ class Delivery:
     body: Mapping[str, Any]
     created_at: datetime
     stream: str | None = None
+    topic: str = ""
+    replaces: bool = False
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """What follows from segments, stored in one transaction with them.
+
+    alerts: opened or resolved. states: what the rules remember, by stream; JSON values only,
+    kept for `instance`, None forgets a stream. deliveries: for the outbox.
+    """
+
+    instance: str = ""
+    alerts: tuple[Alert, ...] = ()
+    states: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    deliveries: tuple[Delivery, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A delivery in the outbox, and how far it has come. Times are UTC.
+
+    state: waiting · delivered · replaced (by a newer one of its topic) · dead (given up).
+    due_at: when it is tried next; attempts: begun since it was last delivered or made to wait,
+        without those that the end of their sender cut off.
+    error: what the last attempt met, None when nothing went wrong.
+    """
+
+    delivery: Delivery
+    state: Literal["waiting", "delivered", "replaced", "dead"]
+    due_at: datetime
+    attempts: int = 0
+    error: str | None = None
+    tried_at: datetime | None = None
+    delivered_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a target answered to a message that arrived.
+
+    status: of the HTTP answer, None where there is none. text: the beginning of the answer.
+    seconds: from the first look-up of its name to its answer.
+    """
+
+    status: int | None = None
+    text: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """A target that said it is gone for good (UTC); fingerprint: of its configuration then."""
+
+    target: str
+    fingerprint: str
+    reason: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,9 @@
     │   └── SourceUnavailable  may work later: back off and try again
     ├── ScorerError            the model cannot be loaded or run
     │   └── ScorerUnavailable  the scoring process is away: say so, go on without scores
+    ├── DeliveryFailed         a message did not reach its target: try again later
+    │   └── TargetGone         the receiver wants nothing any more: stop sending
+    ├── PluginUnusable         a plugin cannot be imported, or is none: leave it out
     ├── StoreError             the database cannot be used
     │   └── AlreadyRunning     another daemon holds this database and instance
     └── PictureUnsupported     this picture cannot be scored (PQ, HLG, too small, too large)
@@ -53,6 +56,43 @@ class ScorerError(VqmonError):
 
 class ScorerUnavailable(ScorerError):
     """The scoring process does not answer; it is being replaced."""
+
+
+class DeliveryFailed(VqmonError):
+    """A message did not reach its target.
+
+    status: of the HTTP answer, None without one. retry_after: seconds for which the receiver
+    wants to be left alone. unreachable: it would have failed with any other message too.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        unreachable: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+        self.unreachable = unreachable
+
+
+class TargetGone(DeliveryFailed):
+    """The receiver says that it is gone for good (HTTP 410)."""
+
+
+class PluginUnusable(VqmonError):
+    """A plugin's code cannot be imported or is no plugin; the others go on."""
+
+    def __init__(self, plugin: str, message: str) -> None:
+        super().__init__(f"plugin {plugin}: {message}")
+        self.plugin = plugin
+        self.message = message
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.plugin, self.message)
 
 
 class StoreError(VqmonError):

@@ -16,7 +16,7 @@ from vqmon.domain import CELLS, Finding, Segment, Stream
 from vqmon.errors import SourceError, VqmonError
 from vqmon.explain import REASONS, explain, sentence
 from vqmon.pipeline import monitor
-from vqmon.ports import Scorer
+from vqmon.ports import Evidence, Scorer
 
 SAMPLE_EVERY = 1.0
 SEGMENT_SECONDS = 10.0
@@ -85,11 +85,13 @@ def score_file(
     sample_every: float = SAMPLE_EVERY,
     segment_seconds: float = SEGMENT_SECONDS,
     watched: Callable[[Segment], None] = lambda _segment: None,
+    evidence: Evidence | None = None,
 ) -> FileResult:
     """Score a video file or a picture. Never raises for what is wrong with the file.
 
     path: as the caller wrote it; it is read as a local path whatever it looks like.
     watched: called with every segment as soon as it is complete.
+    evidence: is offered every scored picture.
     """
     from vqmon.sources import open_source
 
@@ -104,7 +106,8 @@ def score_file(
             sample_every=sample_every,
             segment_seconds=segment_seconds,
         )
-        for segment in monitor(stream, open_source(stream), scorer, batch=BATCH):
+        source = open_source(stream)
+        for segment in monitor(stream, source, scorer, evidence=evidence, batch=BATCH):
             segments.append(segment)
             watched(segment)
     except SourceError as error:
@@ -245,7 +248,15 @@ def _explained(whole: FileResult) -> FileResult:
     if not whole.segments:
         said = f"There is no score: {whole.message}."
         return replace(whole, sentence=said, explanation=said)
-    together = replace(
+    together = as_segment(whole)
+    return replace(
+        whole, sentence=sentence(together), explanation=explain(together), facts=together.facts
+    )
+
+
+def as_segment(whole: FileResult) -> Segment:
+    """All of it as one long segment; there must be at least one."""
+    return replace(
         whole.segments[0],
         seconds=round(sum(it.seconds for it in whole.segments), 3),
         frames_scored=sum(it.frames_scored for it in whole.segments),
@@ -255,9 +266,6 @@ def _explained(whole: FileResult) -> FileResult:
         findings=whole.findings,
         facts=merged_facts(whole.segments),
         no_score_reason=whole.no_score_reason,
-    )
-    return replace(
-        whole, sentence=sentence(together), explanation=explain(together), facts=together.facts
     )
 
 
@@ -319,7 +327,16 @@ def _joined(one: Finding, next_one: Finding) -> Finding:
         region=_together(one.region, next_one.region),
         start=one.start,
         seconds=round(one.seconds + next_one.seconds - overlap, 3),
+        cost=_mean_cost(one, next_one),
     )
+
+
+def _mean_cost(*found: Finding) -> float | None:
+    """Points of quality, weighted by time; None when neither states any."""
+    stated = [(it.cost, max(it.seconds, 1e-3)) for it in found if it.cost is not None]
+    if not stated:
+        return None
+    return round(sum(cost * s for cost, s in stated) / sum(s for _, s in stated), 2)
 
 
 def _badness(finding: Finding) -> tuple[int, float]:
@@ -356,4 +373,5 @@ def _finding(it: Finding) -> dict[str, Any]:
         "region": None if it.region is None else list(it.region),
         "start": round(it.start, 3),
         "seconds": round(it.seconds, 3),
+        "cost": it.cost,
     }

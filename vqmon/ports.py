@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from vqmon.domain import Assessment, Comparison, Depth, Frame, Media, Rollup, Segment
+from vqmon.domain import (
+    Acting,
+    Alert,
+    Assessment,
+    Comparison,
+    Decision,
+    Delivery,
+    Depth,
+    Disabled,
+    Frame,
+    Media,
+    Queued,
+    Receipt,
+    Rollup,
+    Segment,
+    Silence,
+)
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from vqmon.preprocess import Prepared
 
 
@@ -52,8 +71,18 @@ class Scorer(Protocol):
 
     def assess(self, pictures: Sequence[Prepared]) -> list[Assessment]: ...
 
-    def compare(self, a: Sequence[Assessment], b: Sequence[Assessment]) -> Comparison:
-        """From what `assess` said of both: nothing is scored twice."""
+    def compare(
+        self,
+        a: Sequence[Assessment],
+        b: Sequence[Assessment],
+        *,
+        same_content: bool = False,
+    ) -> Comparison:
+        """From what `assess` said of both: nothing is scored twice.
+
+        same_content: both show the same scene, coded or processed differently; what the model
+        misjudges about the scene it misjudges on both sides, so that it is surer of the order.
+        """
         ...
 
 
@@ -72,8 +101,14 @@ class Evidence(Protocol):
 class SegmentStore(Protocol):
     """Segments and their roll-ups. Times are UTC; `since` is inclusive, `until` exclusive."""
 
-    def add(self, segments: Iterable[Segment]) -> None:
-        """Store all in one transaction, roll-ups included; a known id is left alone."""
+    def add(self, segments: Iterable[Segment], acting: Acting | None = None) -> None:
+        """Store all in one transaction, roll-ups and what follows from the segments (alerts,
+        what the rules remember, deliveries) included; a known id is left alone.
+        """
+        ...
+
+    def missing(self, ids: Iterable[str]) -> set[str]:
+        """Those of the ids under which no segment is stored."""
         ...
 
     def segments(
@@ -137,3 +172,284 @@ class SegmentStore(Protocol):
     def size_bytes(self) -> int:
         """What the database takes on disk, 0 when it has no disk."""
         ...
+
+
+class AlertStore(Protocol):
+    """Alerts, acknowledgements, silences, and what the rules remember. Times are UTC.
+
+    Alerts and states are written by `SegmentStore.add`, with the segments that they follow from.
+    """
+
+    def alerts(
+        self,
+        stream: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        firing: bool | None = None,
+        limit: int | None = None,
+    ) -> list[Alert]:
+        """That fired at some time within [since, until), the newest first.
+
+        firing: True for those that still do, False for those that are resolved.
+        """
+        ...
+
+    def alert(self, alert_id: str) -> Alert | None:
+        """By id, or by an unambiguous beginning of it; StoreError when it is ambiguous."""
+        ...
+
+    def acknowledge(self, alert_id: str, by: str, at: datetime, note: str = "") -> Alert | None:
+        """Note that somebody has taken an alert on; None when there is none of this id."""
+        ...
+
+    def silence(self, silence: Silence) -> None:
+        """From now on, until it ends, alerts that match are told to nobody."""
+        ...
+
+    def silences(self, now: datetime | None = None) -> list[Silence]:
+        """Those that have not ended by now (or all), the first to end in front."""
+        ...
+
+    def unsilence(self, silence_id: str, at: datetime) -> Silence | None:
+        """End a silence; by id, or by an unambiguous beginning of it. None: there is none."""
+        ...
+
+    def alert_states(self, instance: str) -> dict[str, dict[str, Any]]:
+        """What the rules of this daemon remember, by stream."""
+        ...
+
+    def prune_alerts(self, before: datetime, *, limit: int = 500) -> int:
+        """Delete at most `limit` alerts resolved before, and silences ended before."""
+        ...
+
+
+class ActingStore(SegmentStore, AlertStore, Protocol):
+    """Segments and alerts in one database."""
+
+
+class Notifier(Protocol):
+    """One target, spoken to in its own way. For one thread at a time."""
+
+    def send(self, delivery: Delivery, at: datetime) -> Receipt:
+        """Hand it over, within the target's deadline; `at`: now.
+
+        Raises DeliveryFailed, or TargetGone when nothing should be sent any more.
+        """
+        ...
+
+
+class Outbox(Protocol):
+    """Deliveries that wait, per target, until they have arrived or are given up. Times are UTC.
+
+    Deliveries of one topic reach a target in the order in which they were enqueued.
+    """
+
+    def enqueue(self, deliveries: Iterable[Delivery]) -> None:
+        """Add in one transaction; one that is known (id and target) is left alone."""
+        ...
+
+    def claim(self, target: str, by: str, now: datetime, *, seconds: float) -> Queued | None:
+        """The oldest that is due and that nobody else is sending; nobody else gets it for so
+        long, unless it is settled or released before.
+        """
+        ...
+
+    def delivered(self, one: Queued, at: datetime, *, again_at: datetime | None = None) -> None:
+        """It arrived. again_at: when it must be sent again, for a target that keeps state."""
+        ...
+
+    def failed(self, one: Queued, by: str, error: str, *, due_at: datetime | None) -> None:
+        """An attempt of this claimant failed; it is due again then, or given up (None)."""
+        ...
+
+    def hasten(self, target: str, now: datetime) -> None:
+        """What waits after a failure is due at once: the target is back."""
+        ...
+
+    def release(self, by: str) -> None:
+        """Give up the claims of someone who is known to send nothing any more; the attempts that
+        were cut off do not count.
+        """
+        ...
+
+    def due(self, now: datetime) -> list[str]:
+        """Targets that something is due for, sorted."""
+        ...
+
+    def queued(
+        self, target: str | None = None, states: Sequence[str] = (), *, limit: int | None = None
+    ) -> list[Queued]:
+        """The newest first. states: some of `Queued.state`; empty for all."""
+        ...
+
+    def retry(
+        self, now: datetime, *, delivery_id: str | None = None, target: str | None = None
+    ) -> list[Queued]:
+        """Make what is dead, or waits after a failure, due at once; return it. Its targets are
+        enabled again. delivery_id: of one, or the beginning of it.
+        """
+        ...
+
+    def disable(self, one: Disabled) -> None:
+        """Note that a target is gone, and give up all that waits for it."""
+        ...
+
+    def enable(self, target: str) -> None:
+        """Forget that a target was gone."""
+        ...
+
+    def disabled(self) -> list[Disabled]:
+        """By name of the target."""
+        ...
+
+    def prune_deliveries(self, before: datetime, *, limit: int = 500) -> int:
+        """Delete some of the settled ones made before, and of those nobody took for as long."""
+        ...
+
+
+class Decisions(Protocol):
+    """What plugins decided, and why. Times are UTC; `since` is inclusive."""
+
+    def record(self, decision: Decision) -> None:
+        """Keep it; when this returns, it survives the end of the process. A known id is left
+        alone.
+        """
+        ...
+
+    def decisions(
+        self,
+        plugin: str | None = None,
+        stream: str | None = None,
+        since: datetime | None = None,
+        *,
+        newest: int | None = None,
+    ) -> list[Decision]:
+        """Oldest first, those of one moment as they were recorded. newest: only the last so many."""
+        ...
+
+    def prune_decisions(self, before: datetime, *, limit: int = 500) -> int:
+        """Delete at most `limit` of the oldest made before; return how many."""
+        ...
+
+
+class ReportStore(SegmentStore, AlertStore, Decisions, Protocol):
+    """What happened, and what was done about it, in one database."""
+
+
+class PluginContext(Protocol):
+    """What vqmon gives a plugin. All of it may be used from any thread of the plugin.
+
+    Methods raise VqmonError (its text is for people) when the database, the scoring process or
+    the disk is away.
+    """
+
+    @property
+    def plugin(self) -> str:
+        """The plugin's name, as in the configuration."""
+        ...
+
+    @property
+    def data_dir(self) -> Path:
+        """A folder of the plugin's own; it exists, and nobody else writes or tidies it."""
+        ...
+
+    def segments(
+        self, stream: str | None, since: datetime | None = None, until: datetime | None = None
+    ) -> list[Segment]:
+        """Stored segments, oldest first; of all streams with None. `until` is exclusive."""
+        ...
+
+    def segment(self, segment_id: str) -> Segment | None:
+        """One stored segment, None when it is unknown or no longer kept."""
+        ...
+
+    def frames(self, segment: Segment) -> list[Path]:
+        """The evidence pictures (JPEG) of a segment that are still there, absolute paths."""
+        ...
+
+    def clip(self, segment: Segment) -> Path | None:
+        """The segment as media: a Matroska file in `data_dir`, as received, which the plugin
+        deletes. It begins at the keyframe before the segment. None when the packets are not kept
+        (`packet_ring` of the stream) or no longer there.
+        """
+        ...
+
+    def compare(
+        self,
+        a: Segment | Sequence[Assessment],
+        b: Segment | Sequence[Assessment],
+        *,
+        same_content: bool = False,
+    ) -> Comparison:
+        """Which is better, from their scores. same_content: as in `Scorer.compare`.
+
+        Raises ScorerError when one side has no score, or both were scored by different models.
+        """
+        ...
+
+    def score(self, path: Path, *, every: float = 1.0) -> list[Assessment]:
+        """What the model says of the pictures of a video or picture file, one every so many
+        seconds. Takes its time. Raises VqmonError when the file cannot be scored.
+        """
+        ...
+
+    def record(self, decision: Decision) -> None:
+        """Keep a decision of this plugin; once this returns it survives everything. Record first,
+        then act: a plugin that is started again knows from its decisions what it has done.
+        """
+        ...
+
+    def decisions(self, stream: str | None = None, since: datetime | None = None) -> list[Decision]:
+        """The decisions of this plugin, oldest first."""
+        ...
+
+    def notify(
+        self,
+        target: str,
+        payload: Mapping[str, Any],
+        *,
+        event_id: str | None = None,
+        stream: str | None = None,
+        within: float | None = None,
+    ) -> str:
+        """Send JSON to a target of `notifiers:`, signed and tried again until it is delivered;
+        return the id of the event, which the receiver sees as `webhook-id`.
+
+        event_id: an id of the plugin's own, at most 64 characters; the same one is sent once,
+        however often it is given. stream: what it is about; what a plugin sends about one stream
+        reaches a target in order. within: seconds after which it is not worth sending any more;
+        None tries for as long as the outbox does.
+        Raises VqmonError when there is no such target.
+        """
+        ...
+
+
+class Plugin:
+    """Acts on what was seen. Override what you need; every method may be left as it is.
+
+    A plugin runs in a process of its own. Its methods are called one after the other, never at
+    the same time, each within a time limit (`timeout:` of the plugin); one that raises, takes
+    longer or grows beyond `memory:` ends the process, which is then started again. A call is made
+    once: what it should have led to is found again through `context`.
+    """
+
+    Settings: ClassVar[type[BaseModel] | None] = None
+    """A pydantic model of the plugin's settings; None takes no settings."""
+
+    def __init__(self, context: PluginContext, settings: Any) -> None:
+        """settings: an instance of `Settings`, None where there is no such model."""
+        self.context = context
+        self.settings = settings
+
+    def segment_closed(self, segment: Segment) -> None:
+        """A segment is finished and stored, with or without a score. Of every stream."""
+
+    def alert_opened(self, alert: Alert) -> None:
+        """An alert begins to fire."""
+
+    def alert_closed(self, alert: Alert) -> None:
+        """An alert is resolved."""
+
+    def stopping(self) -> None:
+        """The daemon ends, or the plugin is given other settings. There are two seconds."""

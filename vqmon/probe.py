@@ -12,7 +12,7 @@ from vqmon.domain import Depth, Media, Segment, Stream, Traffic
 from vqmon.errors import SourceError
 from vqmon.files import FileResult, summed_up
 from vqmon.pipeline import monitor
-from vqmon.ports import Scorer, Source, everything
+from vqmon.ports import Evidence, Scorer, Source, everything
 
 SAMPLE = "synthetic:?seconds=30&faults=noise@6-14:4,freeze@21-26:4"
 """What `vqmon probe` looks at when no URL is given: generated, with two faults."""
@@ -40,10 +40,12 @@ def probe(
     duration: float = 30.0,
     options: Mapping[str, str] | None = None,
     watched: Callable[[float], None] = lambda _position: None,
+    evidence: Evidence | None = None,
 ) -> Probe:
     """Watch `url` for `duration` seconds of media, at most a little longer of wall time.
 
     watched: called with the position about once a second.
+    evidence: is offered every scored picture.
     A source that gives nothing is a result without a score. Raises ConfigError for a wrong
     scheme or option.
     """
@@ -63,7 +65,7 @@ def probe(
     patience = duration + OPEN_SECONDS + 2 * READ_SECONDS
     with _stopped_after(source, patience) as overdue:
         try:
-            segments.extend(monitor(stream, source, scorer))
+            segments.extend(monitor(stream, source, scorer, evidence=evidence))
         except SourceError as error:
             failure = error
     result = summed_up(redact(url), segments, failure=failure, gap=SAMPLE_EVERY)

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from vqmon import files
+from vqmon.comparing import Compared
 from vqmon.doctor import Check
-from vqmon.domain import Finding, Segment
+from vqmon.domain import DEGRADATIONS, Finding, Segment
 from vqmon.files import FileResult
 from vqmon.probe import Probe
 from vqmon.report import words
@@ -146,6 +147,28 @@ def print_probe(found: Probe) -> None:
         click.secho(f"warning: {warning}", fg="yellow")
 
 
+@contextmanager
+def comparing() -> Iterator[Callable[[str], None]]:
+    """A spinner; yields what to call with the name of what is looked at."""
+    with _progress("") as progress:
+        task = progress.add_task("comparing", total=None)
+        yield lambda name: progress.update(task, description=visible(name))
+
+
+def print_comparison(compared: Compared) -> None:
+    """The answer first, then both sides, then the reason step by step."""
+    found = compared.found
+    if found.better == "similar":
+        click.echo(f"A and B are similar: {abs(found.margin):.1f} points apart, too little to tell")
+    else:
+        better = found.better.upper()
+        sure = f"{words.chance(max(found.probability, 1 - found.probability))} sure"
+        click.echo(f"{better} is better by {abs(found.margin):.1f} points of 100 ({sure})")
+    for letter, side in (("A", compared.a), ("B", compared.b)):
+        click.echo(f"{letter}  {_headline(side.result)}")
+    click.echo(f"\n{found.reason}")
+
+
 def stream_rows(settings: Settings, last: Mapping[str, Segment | None]) -> list[dict[str, Any]]:
     """What `vqmon streams --json` prints: configured streams first, then those only stored."""
     names = [*settings.streams, *sorted(last.keys() - settings.streams.keys())]
@@ -201,6 +224,20 @@ def print_streams(rows: Sequence[Mapping[str, Any]]) -> None:
     _console().print(table)
 
 
+def print_table(
+    titles: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()
+) -> None:
+    """Columns as wide as they need to be; `right`: those that hold numbers."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, justify="right" if title in right else "left")
+    for row in rows:
+        table.add_row(*(_plain(visible(str(cell)) if cell is not None else "") for cell in row))
+    _console().print(table)
+
+
 def print_check(check: Check) -> None:
     mark, colour = _MARKS[check.status]
     click.secho(f"{mark:<5}", fg=colour, nl=False)
@@ -219,9 +256,11 @@ def _headline(result: FileResult) -> str:
     if result.quality is None:
         return f"{source}: no score ({result.no_score_reason})"
     text = f"{source}: {result.quality:.1f} ± {result.uncertainty or 0:.1f} of 100"
-    worst = sorted(result.findings, key=lambda it: (-it.severity, -it.seconds))
-    names = dict.fromkeys(f"{words.named(it.name)} ({it.severity_word})" for it in worst)
-    return f"{text}, {words.grade(result.quality)}" + (f"; {', '.join(names)}" if names else "")
+    named: dict[str, str] = {}
+    for it in sorted(result.findings, key=lambda it: (-it.severity, -it.seconds)):
+        named.setdefault(it.name, f"{words.named(it.name)} ({it.severity_word})")
+    found = f"; {', '.join(named.values())}" if named else ""
+    return f"{text}, {words.grade(result.quality)}{found}"
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:
@@ -231,7 +270,10 @@ def _print_findings(findings: Sequence[Finding]) -> None:
     for it in findings:
         click.secho(f"{it.severity_word:<13}", fg=_COLOURS[it.severity], nl=False)
         when = f"at {words.lasting(it.start)} for {words.lasting(it.seconds)}"
-        click.echo(f"{words.named(it.name):<18}{when:<26}{words.where(it)}; {words.measured(it)}")
+        # Only what is wrong with pictures has a place in them.
+        place = [words.where(it)] if it.name in DEGRADATIONS else []
+        told = "; ".join(part for part in (*place, words.measured(it)) if part)
+        click.echo(f"{words.named(it.name):<18}{when:<26}{told}")
 
 
 def _fact(value: Any) -> str:

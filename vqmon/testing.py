@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from vqmon.deciding import checked_event_id, checked_payload, compared, no_such_target, owned
 from vqmon.domain import (
+    Acting,
+    Alert,
     Assessment,
     Comparison,
+    Decision,
+    Delivery,
     Depth,
+    Disabled,
     Event,
     Format,
     Frame,
     Media,
     Packet,
+    Queued,
     Rollup,
     Segment,
+    Silence,
     Traffic,
 )
-from vqmon.errors import StoreError
-from vqmon.ports import everything
+from vqmon.errors import ScorerError, StoreError
+from vqmon.ports import Scorer, everything
 from vqmon.preprocess import Prepared
 from vqmon.summing import PERIODS, checked, merged, summed, utc
 
@@ -121,7 +132,13 @@ class FakeScorer:
             self.batches.append(len(pictures))
         return [self._one(picture) for picture in pictures]
 
-    def compare(self, a: Sequence[Assessment], b: Sequence[Assessment]) -> Comparison:
+    def compare(
+        self,
+        a: Sequence[Assessment],
+        b: Sequence[Assessment],
+        *,
+        same_content: bool = False,  # noqa: ARG002  its errors are nil
+    ) -> Comparison:
         margin = _mean(a) - _mean(b)
         text = f"{margin:+.1f} points"
         if abs(margin) < 1:
@@ -139,15 +156,329 @@ def _mean(assessed: Sequence[Assessment]) -> float:
     return float(np.mean([a.quality for a in assessed if a.quality is not None] or [0.0]))
 
 
-class MemoryStore:
+class MemoryOutbox:
+    """`vqmon.ports.Outbox` in a dictionary; passes the same contract as the real ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._queue: dict[tuple[str, str], Queued] = {}
+        self._claims: dict[tuple[str, str], tuple[str, datetime]] = {}
+        self._disabled: dict[str, Disabled] = {}
+        self._lock = threading.RLock()
+
+    def enqueue(self, deliveries: Iterable[Delivery]) -> None:
+        """Add all; one that is known (id and target) is left alone."""
+        with self._lock:
+            for it in deliveries:
+                if (it.id, it.target) in self._queue:
+                    continue
+                if it.replaces:
+                    self._replace_topic_of(it)
+                self._queue[it.id, it.target] = Queued(
+                    replace(it, replaces=False), "waiting", it.created_at
+                )
+
+    def claim(self, target: str, by: str, now: datetime, *, seconds: float) -> Queued | None:
+        """The oldest that is due and that nobody else is sending, for so long."""
+        with self._lock:
+            earlier: list[Delivery] = []
+            for key, it in self._queue.items():
+                blocked = any(_same_topic(one, it.delivery) for one in earlier)
+                taken = key in self._claims and self._claims[key][1] > now
+                if it.state == "waiting" or taken:
+                    earlier.append(it.delivery)
+                due = it.state == "waiting" and it.due_at <= now
+                if it.delivery.target == target and due and not taken and not blocked:
+                    self._claims[key] = (by, now + timedelta(seconds=seconds))
+                    claimed = replace(it, attempts=it.attempts + 1, tried_at=now)
+                    self._queue[key] = claimed
+                    return claimed
+        return None
+
+    def delivered(self, one: Queued, at: datetime, *, again_at: datetime | None = None) -> None:
+        """It arrived; again_at: when it must be sent again."""
+        key = (one.delivery.id, one.delivery.target)
+        with self._lock:
+            self._claims.pop(key, None)
+            it = replace(self._queue[key], delivered_at=at, error=None)
+            if again_at is not None:
+                it = replace(it, due_at=again_at, attempts=0)
+            elif it.state == "waiting":
+                it = replace(it, state="delivered")
+            self._queue[key] = it
+
+    def failed(self, one: Queued, by: str, error: str, *, due_at: datetime | None) -> None:
+        """An attempt of this claimant failed; it is due again then, or given up (None)."""
+        key = (one.delivery.id, one.delivery.target)
+        with self._lock:
+            if self._claims.get(key, ("", None))[0] != by:
+                return
+            del self._claims[key]
+            it = replace(self._queue[key], error=error)
+            if due_at is not None:
+                it = replace(it, due_at=due_at)
+            elif it.state == "waiting":
+                it = replace(it, state="dead")
+            self._queue[key] = it
+
+    def hasten(self, target: str, now: datetime) -> None:
+        """What waits after a failure is due at once: the target is back."""
+        with self._lock:
+            for it in self.queued(target, ["waiting"]):
+                if it.error is not None and it.due_at > now:
+                    self._queue[it.delivery.id, target] = replace(it, due_at=now)
+
+    def release(self, by: str) -> None:
+        """Give up the claims of someone who is known to send nothing any more."""
+        with self._lock:
+            for key in [key for key, it in self._claims.items() if it[0] == by]:
+                it = self._queue[key]
+                self._queue[key] = replace(it, attempts=max(0, it.attempts - 1))
+            self._claims = {key: it for key, it in self._claims.items() if it[0] != by}
+
+    def due(self, now: datetime) -> list[str]:
+        """Targets that something is due for, sorted."""
+        with self._lock:
+            return sorted(
+                {
+                    it.delivery.target
+                    for key, it in self._queue.items()
+                    if it.state == "waiting" and it.due_at <= now
+                    if key not in self._claims or self._claims[key][1] <= now
+                }
+            )
+
+    def queued(
+        self, target: str | None = None, states: Sequence[str] = (), *, limit: int | None = None
+    ) -> list[Queued]:
+        """The newest first; states: some of `Queued.state`, empty for all."""
+        with self._lock:
+            found = [
+                it
+                for it in reversed(self._queue.values())
+                if target in (None, it.delivery.target) and (not states or it.state in states)
+            ]
+        return found[: _count(limit)]
+
+    def retry(
+        self, now: datetime, *, delivery_id: str | None = None, target: str | None = None
+    ) -> list[Queued]:
+        """Make what is dead, or waits after a failure, due at once; return it."""
+
+        def stuck(it: Queued) -> bool:
+            return (
+                (it.state == "dead" or (it.state == "waiting" and it.error is not None))
+                and it.delivery.id.startswith(delivery_id or "")
+                and target in (None, it.delivery.target)
+            )
+
+        with self._lock:
+            found = self._settle(stuck, state="waiting", attempts=0, due_at=now)
+            for it in found:
+                key = (it.delivery.id, it.delivery.target)
+                self._queue[key] = replace(it, delivery=replace(it.delivery, expires_at=None))
+                self.enable(it.delivery.target)
+            return [self._queue[it.delivery.id, it.delivery.target] for it in found]
+
+    def disable(self, one: Disabled) -> None:
+        """Note that a target is gone, and give up all that waits for it."""
+        with self._lock:
+            self._disabled[one.target] = one
+            waiting = self._settle(
+                lambda it: it.state == "waiting" and it.delivery.target == one.target,
+                state="dead",
+                error=one.reason,
+            )
+            for it in waiting:
+                self._claims.pop((it.delivery.id, it.delivery.target), None)
+
+    def enable(self, target: str) -> None:
+        """Forget that a target was gone."""
+        self._disabled.pop(target, None)
+
+    def disabled(self) -> list[Disabled]:
+        """By name of the target."""
+        return [self._disabled[name] for name in sorted(self._disabled)]
+
+    def prune_deliveries(self, before: datetime, *, limit: int = 500) -> int:
+        """Delete some of the settled ones made before, and of those nobody took for as long."""
+        with self._lock:
+            old = [
+                key
+                for key, it in self._queue.items()
+                if it.delivery.created_at < before and (it.state != "waiting" or it.due_at < before)
+            ][:limit]
+            for key in old:
+                del self._queue[key]
+        return len(old)
+
+    def _replace_topic_of(self, newer: Delivery) -> None:
+        self._settle(
+            lambda it: it.state == "waiting" and _same_topic(it.delivery, newer), state="replaced"
+        )
+
+    def _settle(self, which: Callable[[Queued], bool], **fields: Any) -> list[Queued]:
+        """Change those that are still of use and match; return them as they are now."""
+        changed = []
+        for key, it in self._queue.items():
+            if it.state in ("waiting", "dead") and which(it):
+                self._queue[key] = replace(it, **fields)
+                changed.append(self._queue[key])
+        return changed
+
+
+def _same_topic(one: Delivery, other: Delivery) -> bool:
+    return bool(one.topic) and (one.target, one.topic) == (other.target, other.topic)
+
+
+class MemoryDecisions:
+    """`vqmon.ports.Decisions` in a list; passes the same contract as the real ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._decisions: dict[str, Decision] = {}
+
+    def record(self, decision: Decision) -> None:
+        """Keep it; a known id is left alone."""
+        self._decisions.setdefault(decision.id, replace(decision, at=utc(decision.at)))
+
+    def decisions(
+        self,
+        plugin: str | None = None,
+        stream: str | None = None,
+        since: datetime | None = None,
+        *,
+        newest: int | None = None,
+    ) -> list[Decision]:
+        """Oldest first, those of one moment as they were recorded; newest: the last so many."""
+        begin, _ = _range(since, None)
+        found = sorted(
+            (
+                it
+                for it in list(self._decisions.values())
+                if plugin in (None, it.plugin) and stream in (None, it.stream) and it.at >= begin
+            ),
+            key=lambda it: it.at,
+        )
+        return found if newest is None else found[max(0, len(found) - newest) :]
+
+    def prune_decisions(self, before: datetime, *, limit: int = 500) -> int:
+        """Delete at most `limit` of the oldest made before; return how many."""
+        before = utc(before)
+        old = [it for it in self.decisions() if it.at < before][:limit]
+        for it in old:
+            del self._decisions[it.id]
+        return len(old)
+
+
+class MemoryAlerts:
+    """`vqmon.ports.AlertStore` in dictionaries; passes the same contract as the real ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alerts: dict[str, Alert] = {}
+        self._silences: dict[str, Silence] = {}
+        self._states: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def alerts(
+        self,
+        stream: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        firing: bool | None = None,
+        limit: int | None = None,
+    ) -> list[Alert]:
+        """That fired at some time within [since, until), the newest first."""
+        begin, end = _range(since, until)
+        found = [
+            it
+            for it in self._alerts.values()
+            if stream in (None, it.stream)
+            and it.opened_at < end
+            and (it.closed_at is None or it.closed_at >= begin)
+            and firing in (None, it.firing)
+        ]
+        ordered = sorted(found, key=lambda it: (it.stream, it.rule, it.id))
+        return sorted(ordered, key=lambda it: it.opened_at, reverse=True)[: _count(limit)]
+
+    def alert(self, alert_id: str) -> Alert | None:
+        """By id, or by an unambiguous beginning of it; StoreError when it is ambiguous."""
+        found: Alert | None = _beginning(self._alerts, alert_id, "alerts")
+        return found
+
+    def acknowledge(self, alert_id: str, by: str, at: datetime, note: str = "") -> Alert | None:
+        """Note that somebody has taken an alert on; None when there is none of this id."""
+        at, found = utc(at), self.alert(alert_id)
+        if found is None:
+            return None
+        known = replace(found, acknowledged_by=by, acknowledged_at=at, note=note)
+        self._alerts[found.id] = known
+        return known
+
+    def silence(self, silence: Silence) -> None:
+        """From now on, until it ends, alerts that match are told to nobody."""
+        begins, ends = utc(silence.created_at), utc(silence.expires_at)
+        self._silences[silence.id] = replace(silence, created_at=begins, expires_at=ends)
+
+    def silences(self, now: datetime | None = None) -> list[Silence]:
+        """Those that have not ended by now (or all), the first to end in front."""
+        begin = utc(now) if now else BEGINNING
+        found = [it for it in self._silences.values() if it.expires_at > begin]
+        return sorted(found, key=lambda it: (it.expires_at, it.id))
+
+    def unsilence(self, silence_id: str, at: datetime) -> Silence | None:
+        """End a silence; by id, or by an unambiguous beginning of it. None: there is none."""
+        at, found = utc(at), _beginning(self._silences, silence_id, "silences")
+        if found is None:
+            return None
+        self._silences[found.id] = replace(found, expires_at=min(at, found.expires_at))
+        return self._silences[found.id]
+
+    def alert_states(self, instance: str) -> dict[str, dict[str, Any]]:
+        """What the rules of this daemon remember, by stream."""
+        return {stream: it for (of, stream), it in self._states.items() if of == instance}
+
+    def prune_alerts(self, before: datetime, *, limit: int = 500) -> int:
+        """Delete at most `limit` alerts resolved before, and silences ended before."""
+        before = utc(before)
+        old = [it.id for it in self._alerts.values() if it.closed_at and it.closed_at < before]
+        for id_ in old[:limit]:
+            del self._alerts[id_]
+        self._silences = {n: it for n, it in self._silences.items() if it.expires_at >= before}
+        return len(old[:limit])
+
+    def _act(self, acting: Acting) -> None:
+        for it in acting.alerts:
+            known = self._alerts.get(it.id)
+            resolved = {"closed_at": it.closed_at, "cleared": it.cleared}
+            self._alerts[it.id] = replace(known, **resolved) if known else it  # type: ignore[arg-type]
+        for stream, state in acting.states.items():
+            if state is None:
+                self._states.pop((acting.instance, stream), None)
+            else:
+                self._states[acting.instance, stream] = dict(state)
+
+
+def _beginning(known: Mapping[str, Any], beginning: str, what: str) -> Any:
+    """The one with this id, or the only one whose id begins so."""
+    if not beginning or beginning in known:
+        return known.get(beginning)
+    found = [it for id_, it in known.items() if id_.startswith(beginning)]
+    if len(found) > 1:
+        raise StoreError(f"several {what} begin with {beginning!r}: give more of it")
+    return found[0] if found else None
+
+
+class MemoryStore(MemoryAlerts, MemoryOutbox, MemoryDecisions):
     """`vqmon.ports.SegmentStore` in dictionaries; passes the same contract as the real ones."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._segments: dict[str, Segment] = {}
         self._rollups: dict[tuple[int, datetime, str], Rollup] = {}
-        self._lock = threading.RLock()
 
-    def add(self, some: Iterable[Segment]) -> None:
+    def add(self, some: Iterable[Segment], acting: Acting | None = None) -> None:
         """Store all or, when one cannot be stored (ValueError), none; a known id is left alone."""
         batch: dict[str, Segment] = {}
         for segment in some:
@@ -159,6 +490,13 @@ class MemoryStore:
                 key = (share.period, share.starts_at, share.stream)
                 known = self._rollups.get(key)
                 self._rollups[key] = merged(known, share) if known else share
+            self._act(acting or Acting())
+            self.enqueue(acting.deliveries if acting else ())
+
+    def missing(self, ids: Iterable[str]) -> set[str]:
+        """Those of the ids under which no segment is stored."""
+        with self._lock:
+            return set(ids) - self._segments.keys()
 
     def segments(
         self,
@@ -291,3 +629,101 @@ def _count(limit: int | None) -> int | None:
     if limit is not None and limit < 0:
         raise ValueError(f"a limit counts segments, so it is not {limit}")
     return limit
+
+
+class FakeContext:
+    """`vqmon.ports.PluginContext` in memory: fill it, give it to a plugin, look at what it did.
+
+    store: what was seen and decided; fill it with `store.add([segment])`.
+    notified: (target, payload, event id) of everything sent.
+    targets: names that `notify` takes; None takes all.
+    pictures, clips: files by the id of a segment.
+    scores: what `score` says, by the name of a file; what is missing cannot be scored.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path | None = None,
+        *,
+        plugin: str = "fake",
+        store: MemoryStore | None = None,
+        scorer: Scorer | None = None,
+        targets: Iterable[str] | None = None,
+    ) -> None:
+        """data_dir: a folder of the test (`tmp_path`), where the plugin needs one."""
+        self.plugin = plugin
+        self.store = store or MemoryStore()
+        self.scorer = scorer or FakeScorer()
+        self.targets = None if targets is None else set(targets)
+        self.notified: list[tuple[str, dict[str, Any], str]] = []
+        self.pictures: dict[str, list[Path]] = {}
+        self.clips: dict[str, Path] = {}
+        self.scores: dict[str, list[Assessment]] = {}
+        self._data_dir = data_dir
+
+    @property
+    def data_dir(self) -> Path:
+        """The folder that was given."""
+        if self._data_dir is None:
+            raise ValueError("this plugin wants a folder: FakeContext(tmp_path)")
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        return self._data_dir
+
+    def segments(
+        self, stream: str | None, since: datetime | None = None, until: datetime | None = None
+    ) -> list[Segment]:
+        """What was put into `store`."""
+        return self.store.segments(stream, since, until)
+
+    def segment(self, segment_id: str) -> Segment | None:
+        """What was put into `store`."""
+        return self.store.segment(segment_id)
+
+    def frames(self, segment: Segment) -> list[Path]:
+        """What was put into `pictures`."""
+        return self.pictures.get(segment.id, [])
+
+    def clip(self, segment: Segment) -> Path | None:
+        """What was put into `clips`."""
+        return self.clips.get(segment.id)
+
+    def compare(
+        self,
+        a: Segment | Sequence[Assessment],
+        b: Segment | Sequence[Assessment],
+        *,
+        same_content: bool = False,
+    ) -> Comparison:
+        """By `scorer`, under the same conditions as the real one."""
+        return compared(self.scorer, a, b, same_content=same_content)
+
+    def score(self, path: Path, *, every: float = 1.0) -> list[Assessment]:  # noqa: ARG002
+        """What was put into `scores`."""
+        if path.name not in self.scores:
+            raise ScorerError(f"{path}: cannot be scored; tell FakeContext in `scores`")
+        return self.scores[path.name]
+
+    def record(self, decision: Decision) -> None:
+        """Into `store`."""
+        self.store.record(owned(decision, self.plugin))
+
+    def decisions(self, stream: str | None = None, since: datetime | None = None) -> list[Decision]:
+        """What this plugin has put into `store`."""
+        return self.store.decisions(self.plugin, stream, since)
+
+    def notify(
+        self,
+        target: str,
+        payload: Mapping[str, Any],
+        *,
+        event_id: str | None = None,
+        stream: str | None = None,  # noqa: ARG002  told to nobody here
+        within: float | None = None,  # noqa: ARG002  everything arrives at once
+    ) -> str:
+        """Into `notified`, once for each id."""
+        if self.targets is not None and target not in self.targets:
+            raise no_such_target(target, sorted(self.targets))
+        id_ = checked_event_id(event_id or uuid.uuid4().hex)
+        if (target, id_) not in [(to, known) for to, _, known in self.notified]:
+            self.notified.append((target, checked_payload(payload), id_))
+        return id_

@@ -188,6 +188,12 @@ SAMPLES = {
            VALUES ('news', 60, '2026-03-01 12:00:00.000000', 'freeze', 2.5)""",
     ),
 }
+SAMPLES["0002"] = (
+    *SAMPLES["0001"],
+    """INSERT INTO decisions (id, plugin, stream, kind, reason, at, data, segment, alert)
+       VALUES ('d1', 'encoder', 'news', 'raise', 'compression is obvious',
+         '2026-03-01 12:00:10.000000', '{"kbps": 4000}', '5f0c', NULL)""",
+)
 """Rows just as each step's vqmon wrote them. A new step adds its own; old ones never change."""
 
 OUTPUTS = bytes.fromhex(
@@ -241,6 +247,7 @@ def test_rows_of_every_older_vqmon_survive_the_way_to_this_one(url: str, step: s
         assert minute.quality == 61.5
         assert minute.histogram[6] == 10
         assert minute.fault_seconds == {"freeze": 2.5}
+        assert [it.data for it in store.decisions()] == ([{"kbps": 4000}] if step > "0001" else [])
 
         store.add([SAMPLE, replace(SAMPLE, id="new")])
         assert store.rollups(60)[0].segments == 2

@@ -62,7 +62,16 @@ def full() -> Segment:
         uncertainty=3.125,
         findings=(
             Finding(
-                "compression", 4, 0.75, 31.5, 20.0, "dB", ("top-left", "centre"), 3600.25, 9.96
+                "compression",
+                4,
+                0.75,
+                31.5,
+                20.0,
+                "dB",
+                ("top-left", "centre"),
+                3600.25,
+                9.96,
+                cost=17.25,
             ),
             Finding("freeze", 2, 1.0, None, None, "", None, 3602.0, 1.5),
         ),
@@ -713,6 +722,19 @@ def test_a_finding_that_only_a_newer_vqmon_knows_is_left_out(sqlite_url: str) ->
         [back] = store.segments()
 
     assert [f.name for f in back.findings] == ["compression"]
+
+
+def test_a_finding_from_before_costs_were_stated_is_read(sqlite_url: str) -> None:
+    """Rows outlive the program that wrote them."""
+    with open_store(sqlite_url) as store:
+        store.add([full()])
+        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as raw:
+            raw.execute("UPDATE segments SET findings = json_remove(findings, '$[0].cost')")
+            raw.commit()
+
+        [back] = store.segments()
+
+    assert [f.cost for f in back.findings] == [None, None]
 
 
 def test_damaged_outputs_are_named_as_such(sqlite_url: str) -> None:

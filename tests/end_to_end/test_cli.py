@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ import pytest
 from PIL import Image
 
 from tests.media import write_clip
-from vqmon.domain import NO_SCORE_REASONS
+from vqmon.domain import NO_SCORE_REASONS, Segment
+from vqmon.store import open_store
 
 VQMON = [sys.executable, "-m", "vqmon"]
 ENVIRON = {k: v for k, v in os.environ.items() if not k.startswith("VQMON_")}
@@ -135,6 +137,73 @@ def test_probe_without_anything_shows_a_sample(tmp_path: Path) -> None:
     assert 0 <= told["quality"] <= 100
     assert {"freeze", "noise"} <= {it["name"] for it in told["findings"]}
     assert not list(tmp_path.iterdir())
+
+
+def test_compare_prints_which_is_better_and_why(media: Path) -> None:
+    """Exit code 0 whichever wins: the answer is the result. Noise is worse than a clean clip."""
+    done = vqmon("compare", "still.png", "clip.mp4", "--json", folder=media)
+    again = vqmon("compare", "clip.mp4", "still.png", folder=media)
+
+    told = json.loads(done.stdout)
+    assert done.returncode == again.returncode == 0
+    assert set(told) == {
+        "better",
+        "margin",
+        "probability",
+        "spread",
+        "same_content",
+        "reason",
+        "a",
+        "b",
+    }
+    assert told["same_content"] is False
+    assert told["margin"] == pytest.approx(told["a"]["quality"] - told["b"]["quality"], abs=0.011)
+    assert told["a"]["source"] == "still.png"
+    assert told["a"]["model"] == told["b"]["model"]
+    assert "Conclusion: " in told["reason"]
+    assert "Conclusion: " in again.stdout
+
+
+def test_compare_finds_stored_segments_by_the_beginning_of_their_ids(tmp_path: Path) -> None:
+    """As they are copied from a report, beside a file, with the configured database."""
+    (tmp_path / "vqmon.yaml").write_text("streams: {news: {url: a.mp4}}\n")
+    write_clip(tmp_path / "clip.mp4", 2)
+    scored = json.loads(vqmon("score", "clip.mp4", "--json", folder=tmp_path).stdout)[0]
+    good, poor, other = (
+        Segment(
+            "news",
+            datetime(2026, 3, 1, 12, minute, tzinfo=UTC),
+            0.0,
+            10.0,
+            quality=quality,
+            uncertainty=8.0,
+            model=model,
+            id=id_ * 8,
+        )
+        for minute, quality, model, id_ in (
+            (0, 80.0, scored["model"], "ab01"),
+            (1, 30.0, scored["model"], "cd02"),
+            (2, 30.0, "other@1", "ef03"),
+        )
+    )
+    (tmp_path / "vqmon-data").mkdir()
+    with open_store(f"sqlite:///{tmp_path / 'vqmon-data' / 'vqmon.db'}") as store:
+        store.add([good, poor, other])
+
+    both = vqmon("compare", "ab", "cd02", "--json", folder=tmp_path)
+    mixed = vqmon("compare", "ab", "clip.mp4", "--json", folder=tmp_path)
+    refused = vqmon("compare", "ef", "clip.mp4", folder=tmp_path)
+    nothing = vqmon("compare", "00ff", "clip.mp4", folder=tmp_path)
+    misused = vqmon("compare", "ab", folder=tmp_path)
+
+    assert json.loads(both.stdout)["better"] == "a"
+    assert json.loads(both.stdout)["a"]["segment"] == good.id
+    assert json.loads(mixed.stdout)["b"]["segment"] is None
+    assert refused.returncode == nothing.returncode == 1
+    assert "--model with the folder of other@1" in refused.stderr
+    assert "00ff: neither a file nor" in nothing.stderr
+    assert misused.returncode == 2
+    assert "Traceback" not in refused.stderr + nothing.stderr
 
 
 def test_a_reader_that_leaves_early_causes_no_traceback(media: Path) -> None:

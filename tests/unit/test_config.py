@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 from vqmon import config
+from vqmon.alerting import RULES
 from vqmon.config import Settings, changed_streams, load, restart_needed, watching
 from vqmon.domain import EXPECTATIONS, Schedule
 from vqmon.errors import ConfigError
@@ -636,9 +639,131 @@ def test_the_json_schema_describes_every_setting() -> None:
     schema = config.json_schema()
 
     assert schema["$schema"].endswith("2020-12/schema")
-    for section in (schema, *schema["$defs"].values()):
-        assert section["additionalProperties"] is False
+    for given in (schema, *schema["$defs"].values()):
+        section = given.get("anyOf", [given])[0]
+        assert section["additionalProperties"] is (section["title"] == "PluginSettings")
         for name, it in section["properties"].items():
             known = schema["$defs"].get(it.get("$ref", "").removeprefix("#/$defs/"), {})
             assert it.get("description") or known.get("description"), name
     assert set(schema["$defs"]["ScheduleSettings"]["properties"]) == {"every", "for"}
+
+
+# Alert rules
+
+
+def ruled(rules: str, stream: str = "") -> str:
+    return f"rules:\n{rules}\n{SMALLEST.strip()}\n{stream}"
+
+
+def test_rules_are_shipped_and_changed_by_name(written: Write) -> None:
+    """An operator writes what is different, nothing else."""
+    path = written(
+        ruled(
+            "  black: {for: 10s}\n  stutter: off\n  soft: {on: quality, limit: 60, severity: info}",
+            "    rules: {black: {severity: info, limit: 3}, stutter: {enabled: true}, freeze: off}",
+        )
+    )
+    settings = load(path, {})
+
+    everywhere, lobby = settings.rules_of("elsewhere"), settings.rules_of("lobby")
+
+    assert settings.rules_of("x")["no_signal"] == RULES["no_signal"]
+    assert everywhere["black"] == replace(RULES["black"], raise_seconds=10.0)
+    assert "stutter" not in everywhere
+    assert (everywhere["soft"].limit, everywhere["soft"].clear_limit) == (60, 65)
+    assert lobby["black"] == replace(
+        RULES["black"], raise_seconds=10.0, severity="info", limit=3, clear_limit=3
+    )
+    assert lobby["stutter"] == RULES["stutter"]
+    assert "freeze" not in lobby
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (
+            "  x: {on: blak}",
+            "rules.x.on: 'blak': is nothing that a rule can be on; did you mean 'black'?",
+        ),
+        (
+            "  blak: {for: 3s}",
+            "vqmon.yaml:2:3: rules.blak: is no rule that is shipped, so it needs",
+        ),
+        (
+            "  black: {limit: 6}",
+            "rules.black.limit: '6': is the severity of black, between 1 and 5",
+        ),
+        ("  quality: {limit: 101}", "is points of quality, between 0 and 100"),
+        ("  quality: {limit: 40, clear_limit: 30}", "must be at least `limit` (40), or it clears"),
+        ("  black: {limit: 2, clear_limit: 3}", "must be at most `limit` (2), or it clears"),
+        ("  black: {for: 10}", "rules.black.for: '10': not a duration"),
+        ("  black: {severity: high}", "must be one of info, warning, critical"),
+        ("  black: {fro: 10s}", "rules.black.fro: is not a setting; did you mean 'for'?"),
+        ("  black: never", "rules.black: 'never': must be a map"),
+    ],
+)
+def test_a_rule_that_cannot_be_meant_is_refused(written: Write, rules: str, expected: str) -> None:
+    """A rule that never fires is noticed when it should have."""
+    assert expected in refused(written(ruled(rules)))
+
+
+def test_rules_of_streams_are_checked_at_their_place(written: Write) -> None:
+    """The line of the stream, not of the shipped rule."""
+    told = refused(written(ruled("  a: {on: blur}", "    rules: {b: off, stutter: {limit: 9}}")))
+
+    assert "streams.lobby.rules.b: 'off': is no rule that is shipped, so it needs `on`" in told
+    assert "streams.lobby.rules.stutter.limit: '9': is the severity of stutter" in told
+
+
+def test_rules_of_a_stream_do_not_restart_it(written: Write) -> None:
+    """Watching goes on while limits are tried."""
+    old = load(written(SMALLEST), {})
+    new = load(written(ruled("  black: off", "    rules: {freeze: off}")), {})
+
+    assert not changed_streams(old, new)
+    assert restart_needed(old, new) == ()
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        ("{cron: 0 3 * *, for: 1h}", "maintenance.w.cron: '0 3 * *': write five fields"),
+        ("{cron: 0 99 * * *, for: 1h}", "maximum value (23)"),
+        ("{cron: 0 3 * * *}", "maintenance.w: needs `cron` and `for`, or `from` and `until`"),
+        ("{from: 2026-12-01T08:00}", "needs `cron` and `for`, or `from` and `until`"),
+        ("{from: 2026-12-01T08:00, until: 2026-12-01T07:00}", "`until` must be later"),
+        ("{cron: 0 3 * * *, for: 1h, timezone: Mars}", "write UTC or one like Europe/Berlin"),
+    ],
+)
+def test_a_maintenance_window_that_never_comes_is_refused(
+    written: Write, window: str, expected: str
+) -> None:
+    """Found out at noon, not at three in the morning."""
+    assert expected in refused(written(f"maintenance:\n  w: {window}\n{SMALLEST}"))
+
+
+def test_times_of_maintenance_are_in_their_zone(written: Write) -> None:
+    """Three in the morning in Berlin, in winter and in summer."""
+    text = "  w: {cron: 0 3 * * *, for: 1h, timezone: Europe/Berlin}"
+    [window] = load(written(f"maintenance:\n{text}\n{SMALLEST}"), {}).windows()
+
+    assert window.open(datetime(2026, 1, 5, 2, 30, tzinfo=UTC))
+    assert not window.open(datetime(2026, 1, 5, 1, 30, tzinfo=UTC))
+    assert window.open(datetime(2026, 7, 5, 1, 30, tzinfo=UTC))
+
+
+def test_rules_come_alone_from_a_file_of_their_own(written: Write) -> None:
+    """For a replay; its mistakes are told like those of a configuration."""
+    text = "rules:\n  black: {for: 1s}\nstreams:\n  lobby: {rules: {freeze: off}}"
+
+    found = config.rules_from(written(text), {}, ["lobby", "roof"])
+
+    assert found.rules_of("roof")["black"].raise_seconds == 1.0
+    assert "freeze" not in found.rules_of("lobby")
+    with pytest.raises(ConfigError, match="did you mean 'rules'"):
+        config.rules_from(written("rulse: {}"), {}, [])
+
+
+def test_the_schema_knows_rules_that_are_off(written: Write) -> None:
+    """An editor must not underline what the program accepts."""
+    assert {"const": "off"} in config.json_schema()["$defs"]["RuleSettings"]["anyOf"]

@@ -18,6 +18,7 @@ from PIL import Image
 
 from vqmon.domain import Colour, Finding, Frame, Segment
 from vqmon.evidence import EvidenceKeeper, PacketRing, folder_name
+from vqmon.evidence.packets import _begun
 from vqmon.evidence.pictures import rgb_matrix, upright
 
 NOON = datetime(2026, 3, 1, 12, 0, 5, tzinfo=UTC)
@@ -450,3 +451,52 @@ def test_a_clip_that_cannot_be_written_is_an_os_error(tmp_path: Path, clock: lis
 
     with pytest.raises(OSError, match="clip"):
         ring.clip(tmp_path / "no such folder" / "clip.mp4")
+
+
+def test_a_cut_holds_its_time_from_a_keyframe_on(tmp_path: Path, clock: list[float]) -> None:
+    """A segment in the middle of what is kept, across the border of two files."""
+    ring = PacketRing(tmp_path / "ring", 60)
+    in_step(ring, clip_of(24), clock)
+    assert [_begun(it) for it in ring.files()] == pytest.approx(
+        [1_000_000, 1_000_010, 1_000_020], abs=0.5
+    )
+
+    seconds = ring.cut(tmp_path / "cut.mkv", 1_000_007.5, 1_000_012.5)
+
+    assert seconds == pytest.approx(5.5, abs=0.6)
+    times = [it.time or 0.0 for it in pictures(tmp_path / "cut.mkv")]
+    assert np.diff(times) == pytest.approx(0.04, abs=0.005)
+    assert len(times) == pytest.approx(25 * seconds, abs=3)
+
+
+def test_a_cut_of_a_time_that_is_not_kept_is_none(tmp_path: Path, clock: list[float]) -> None:
+    """The segment is older than the ring, or its packets never came."""
+    ring = PacketRing(tmp_path / "ring", 60)
+    in_step(ring, clip_of(12), clock)
+
+    assert ring.cut(tmp_path / "cut.mkv", 999_000.0, 999_010.0) == 0.0
+    assert ring.cut(tmp_path / "cut.mkv", 1_000_100.0, 1_000_110.0) == 0.0
+    assert PacketRing(tmp_path / "none").cut(tmp_path / "cut.mkv", 0.0, 2e9) == 0.0
+    assert not (tmp_path / "cut.mkv").exists()
+
+
+def test_the_ring_says_how_new_its_newest_packet_is(tmp_path: Path, clock: list[float]) -> None:
+    """Whoever wants a clip of what was just seen waits for it to reach the disk."""
+    ring = PacketRing(tmp_path / "ring", 60)
+    assert ring.newest() == 0.0
+
+    in_step(ring, clip_of(12), clock)
+
+    assert ring.newest() == pytest.approx(1_000_012, abs=1.5)
+
+
+def in_step(ring: PacketRing, clip: bytes, clock: list[float]) -> None:
+    """Demux into the ring, the clock going on with the stream."""
+    with av.open(io.BytesIO(clip), "r") as container:
+        first = None
+        for packet in container.demux():
+            if packet.dts is not None:
+                at = float(packet.dts * packet.time_base)
+                first = at if first is None else first
+                clock[0] = max(clock[0], 1_000_000.0 + at - first)
+                ring.tee(packet, container)

@@ -107,6 +107,21 @@ def test_a_fault_over_several_segments_is_one_with_its_seconds_added() -> None:
     assert whole.value == 14
 
 
+def test_costs_over_several_segments_are_weighted_by_time() -> None:
+    """8 s that cost 10 points and 2 s that cost 20 cost 12 on the whole; silence changes nothing."""
+    some = [
+        finding("blur", 0, 8, cost=10.0),
+        finding("blur", 8, 2, cost=20.0),
+        finding("blur", 10, 5),
+    ]
+
+    [whole] = merged_findings([segment(0, 50.0, *some[:2]), segment(10, 50.0, some[2])])
+    [none] = merged_findings([segment(10, 50.0, some[2])])
+
+    assert whole.cost == pytest.approx(12)
+    assert none.cost is None
+
+
 def test_faults_apart_stay_apart() -> None:
     """Two blackouts are two."""
     found = merged_findings(
@@ -212,6 +227,7 @@ def test_the_json_object_has_the_promised_keys() -> None:
         "region": ["left"],
         "start": 1,
         "seconds": 2,
+        "cost": None,
     }
     [part] = told["segments"]
     assert (part["start"], part["seconds"], part["quality"]) == (0, 10, 80)

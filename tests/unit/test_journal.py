@@ -19,7 +19,7 @@ import pytest
 
 from vqmon.daemon import journal as module
 from vqmon.daemon.journal import Journal, Writer
-from vqmon.domain import Finding, Segment
+from vqmon.domain import Acting, Finding, Segment
 from vqmon.errors import StoreError
 from vqmon.testing import MemoryStore
 
@@ -42,7 +42,7 @@ def rich() -> Segment:
         quality=66.6666666666667,
         quality_worst=1e-17,
         uncertainty=4.2,
-        findings=(Finding("blur", 3, 0.9, 1.5, 1.0, "px", ("top", "left"), 0.5, 2.0),
+        findings=(Finding("blur", 3, 0.9, 1.5, 1.0, "px", ("top", "left"), 0.5, 2.0, 11.5),
                   Finding("freeze", 5, 1.0, None, None)),
         explanation='seen:\n"a blur"',
         facts=MappingProxyType({"bitrate_kbps": 4000, "why": None, "gop": [1, 2]}),
@@ -63,14 +63,14 @@ class Database(MemoryStore):
         self.order: list[str] = []
         self.batches: list[int] = []
 
-    def add(self, some: Iterable[Segment]) -> None:
+    def add(self, some: Iterable[Segment], acting: Acting | None = None) -> None:
         batch = list(some)
         if self.away:
             raise StoreError("database is away: wait")
         for it in batch:
             if error := self.refuses(it):
                 raise error
-        super().add(batch)
+        super().add(batch, acting)
         self.batches.append(len(batch))
         self.order += [it.id for it in batch if it.id not in self.order]
 

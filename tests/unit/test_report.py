@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +19,15 @@ import pytest
 from PIL import Image
 
 from vqmon import report
-from vqmon.domain import FINDING_NAMES, NO_SCORE_REASONS, Finding, Segment
+from vqmon.domain import (
+    FINDING_NAMES,
+    NO_SCORE_REASONS,
+    Acting,
+    Alert,
+    Decision,
+    Finding,
+    Segment,
+)
 from vqmon.report import words
 from vqmon.report.episodes import episodes
 from vqmon.report.plain import CSV_COLUMNS
@@ -508,3 +517,68 @@ def test_every_reason_and_finding_has_words() -> None:
     assert [words.grade(q) for q in (0, 20, 40, 60, 80, 100)] == [
         "bad", "poor", "fair", "good", "excellent", "excellent",
     ]  # fmt: skip
+
+
+def test_alerts_stand_with_their_stream_in_every_form() -> None:
+    """What was told at night is explained in the morning."""
+    old = Alert("news", "freeze", "info", NOON - timedelta(days=1), "old", closed_at=NOON)
+    over = Alert(
+        "news",
+        "black",
+        "critical",
+        NOON + timedelta(seconds=40),
+        f"Black {HOSTILE}",
+        closed_at=NOON + timedelta(seconds=65),
+        cleared="No black picture for 10 s.",
+        acknowledged_by="ada",
+    )
+    other = Alert("sports", "freeze", "info", NOON, "Frozen.")
+    store = MemoryStore()
+    store.add([segment(0)], Acting("vqmon", (replace(old, closed_at=old.opened_at), over, other)))
+
+    found = report.build(store, NOON, NOON + timedelta(hours=1))
+
+    [stream] = found.streams
+    assert stream.alerts == (over,)
+    told = json.loads(report.to_json(found))["streams"][0]["alerts"][0]
+    assert (told["rule"], told["closed_at"]) == ("black", "2026-03-01T12:01:05.000Z")
+    assert "01 Mar 12:00:40 UTC for 25 s, critical: Black" in report.to_text(found)
+    page = Page(report.to_html(found))
+    assert "No black picture for 10 s." in page.text
+    assert "Taken on by ada." in page.text
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+
+
+def test_decisions_of_plugins_stand_with_their_stream_in_every_form() -> None:
+    """An alert that went away by itself and one that was mended look alike without them."""
+    store = MemoryStore()
+    store.add([segment(0)])
+    asked = Decision(
+        "adaptive_encoding", "news", "raise", f"asks {HOSTILE}", NOON + timedelta(seconds=4)
+    )
+    undone = Decision(
+        "adaptive_encoding", "news", "roll_back", "goes back", NOON + timedelta(seconds=9)
+    )
+    for one in (
+        asked,
+        undone,
+        replace(asked, id="early", at=NOON - timedelta(seconds=1)),
+        replace(asked, id="late", at=NOON + timedelta(hours=1)),
+        replace(asked, id="other", stream="sports"),
+    ):
+        store.record(one)
+
+    found = report.build(store, NOON, NOON + timedelta(hours=1))
+
+    [stream] = found.streams
+    assert stream.decisions == (asked, undone)
+    told = json.loads(report.to_json(found))["streams"][0]["decisions"]
+    assert [(it["kind"], it["at"]) for it in told] == [
+        ("raise", "2026-03-01T12:00:04.000Z"),
+        ("roll_back", "2026-03-01T12:00:09.000Z"),
+    ]
+    assert "UTC roll back: goes back" in report.to_text(found)
+    page = Page(report.to_html(found))
+    assert "roll back" in page.text
+    assert sum(given.get("class") == "decision" for _, given in page.tags) == 2
+    assert not [tag for tag, _ in page.tags if tag == "script"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from vqmon.domain import Finding
@@ -51,6 +53,14 @@ def test_severity_is_the_median_and_the_value_the_worst() -> None:
     assert finding.severity == 2
     assert finding.value == 3.0
     assert finding.confidence == 0.8
+
+
+def test_it_costs_the_mean_of_the_pictures_that_state_it() -> None:
+    """The segment's score is a mean too, so that points can be set against points."""
+    costly = [[replace(blur(), cost=10.0)], [replace(blur(), cost=16.0)], [blur()], []]
+
+    assert [f.cost for f in merged(*costly)] == [13.0]
+    assert [f.cost for f in merged([blur()], [blur()])] == [None]
 
 
 def test_it_lasts_from_the_first_picture_to_the_end_of_the_last() -> None:

@@ -34,6 +34,12 @@ DONE, FAILED, MISUSED, INTERRUPTED, NO_READER = 0, 1, 2, 130, 141
 
 CONFIG_FILE = Path("vqmon.yaml")
 
+ORDER = (
+    *("probe", "score", "compare", "run", "report", "streams", "alerts", "replay"),
+    *("webhooks", "plugins", "config", "doctor", "db", "demo"),
+)
+"""Commands as `--help` lists them; others follow as they were added."""
+
 
 def run_program(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; only VQMON_DEBUG=1 lets a traceback out."""
@@ -91,7 +97,7 @@ class _Program(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         """In the order in which a newcomer needs them."""
-        return list(self.commands)
+        return sorted(self.commands, key=lambda it: ORDER.index(it) if it in ORDER else len(ORDER))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -149,20 +155,16 @@ def program(ctx: click.Context, verbose: bool) -> None:
     to_stderr("debug" if verbose else "error")
 
 
-_config = click.option(
-    "-c",
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    envvar="VQMON_CONFIG",
-    help="Configuration; without it $VQMON_CONFIG, else vqmon.yaml if there is one.",
-)
+_config = arguments.config
 
 
-def _settings(path: Path | None, data_dir: Path | None = None) -> Settings:
+def _settings(
+    path: Path | None, data_dir: Path | None = None, *, plugins: bool = False
+) -> Settings:
+    """plugins: whether these check their own settings, too."""
     from vqmon.config import load
 
-    return load(_found(path), os.environ, data_dir=data_dir)
+    return load(_found(path), os.environ, data_dir=data_dir, plugins=plugins)
 
 
 def _found(path: Path | None) -> Path | None:
@@ -344,7 +346,7 @@ def run(
         settings = watching(urls, os.environ, data_dir=data_dir)
     else:
         path = _existing(path)
-        settings = _settings(path, data_dir)
+        settings = _settings(path, data_dir, plugins=True)
     to_stderr("debug" if verbose else settings.logging.level, settings.logging.format)
     return daemon.run(
         settings, standby=standby, config_path=path, data_dir=data_dir, duration=duration
@@ -486,7 +488,7 @@ def check(file: Path | None, path: Path | None) -> int:
 
     to_stderr("warning")
     path = _existing(file or path)
-    settings = _settings(path)
+    settings = _settings(path, plugins=True)
     count = len(settings.streams)
     click.echo(f"{path}: no mistakes, {count} stream{'' if count == 1 else 's'}")
     return DONE
@@ -565,6 +567,11 @@ def db_upgrade(path: Path | None) -> int:
     help="How long to watch.",
 )
 @click.option(
+    "--loop",
+    is_flag=True,
+    help="Show the closed loop instead: an encoder that vqmon makes better; takes two minutes.",
+)
+@click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("vqmon-demo"),
@@ -572,8 +579,28 @@ def db_upgrade(path: Path | None) -> int:
     help="Where database, pictures and report go.",
 )
 @click.option("--open", "open_browser", is_flag=True, help="Show the report in a browser.")
-def demo(*, duration: float, folder: Path, open_browser: bool) -> int:
+def demo(*, duration: float, loop: bool, folder: Path, open_browser: bool) -> int:
     """Watch a live stream made on this machine, with faults on purpose, and write a report."""
+    if loop:
+        given = click.get_current_context().get_parameter_source("duration")
+        if given is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError("--loop takes as long as it takes: leave --duration out")
+        from vqmon.demo import loop as closed_loop
+
+        return closed_loop.run(folder, open_browser=open_browser)
     from vqmon import demo as demonstration
 
     return demonstration.run(duration, folder, open_browser=open_browser)
+
+
+from vqmon.cli.alerts import alerts  # noqa: E402  the families need what stands above
+from vqmon.cli.compare import compare  # noqa: E402
+from vqmon.cli.plugins import plugins  # noqa: E402
+from vqmon.cli.replay import replay  # noqa: E402
+from vqmon.cli.webhooks import webhooks  # noqa: E402
+
+program.add_command(alerts)
+program.add_command(compare)
+program.add_command(plugins)
+program.add_command(replay)
+program.add_command(webhooks)

@@ -2,6 +2,7 @@
 
     run ─▶ lock ─▶ database ─▶ Supervisor ─┬─▶ ingest processes, a few streams each   (ingest)
                                            ├─▶ scoring process, for all of them       (scoring)
+                                           ├─▶ delivery process, a thread per target  (delivering)
                                            ├─▶ journal and writer of rows             (journal)
                                            └─▶ calendar: visits, housekeeping         (visits)
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vqmon.domain import Segment
+    from vqmon.domain import AlertEvent, Segment
     from vqmon.settings import Settings
 
 __all__ = ["run"]
@@ -29,13 +30,15 @@ def run(
     data_dir: Path | None = None,
     duration: float | None = None,
     on_segment: Callable[[Segment], None] | None = None,
+    on_event: Callable[[AlertEvent], None] | None = None,
 ) -> int:
     """Watch the streams of `settings` until SIGTERM or SIGINT; return the exit code.
 
     standby: wait while another daemon is active on the database under this instance name.
     config_path: read again on SIGHUP and when its content changes; data_dir: what the command
     line gave, which then still wins. duration: stop after so many seconds. on_segment: told of
-    every row, in the supervisor's thread; must be quick.
+    every row, on_event of every alert that is told, once it is stored; both in the supervisor's
+    thread, and must be quick.
 
     Raises AlreadyRunning, StoreError or ScorerError when it cannot begin; the text says what
     to do.
@@ -49,4 +52,5 @@ def run(
         data_dir=data_dir,
         duration=duration,
         on_segment=on_segment,
+        on_event=on_event,
     )

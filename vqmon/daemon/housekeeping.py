@@ -26,6 +26,10 @@ log = logging.getLogger("vqmon.daemon")
 SWEEP_SECONDS = 300.0
 FIRST_SWEEP_SECONDS = 60.0
 DISK_SECONDS = 10.0
+DELIVERIES_KEPT = timedelta(days=7)
+"""For `vqmon webhooks`: what was delivered or given up, and what a removed target never took."""
+
+ROWS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Housekeeping:
         self._settings = settings
         self._store = store
         self._post = post
-        self._retention = self._kept(settings.retention)
+        self.keep(settings.retention)
 
     def enter_into(self, calendar: Calendar) -> None:
         calendar.every(SWEEP_SECONDS, self._sweep, first=FIRST_SWEEP_SECONDS)
@@ -63,6 +67,7 @@ class Housekeeping:
     def keep(self, retention: RetentionSettings) -> None:
         """From now on keep so much."""
         self._retention = self._kept(retention)
+        self._rollups = timedelta(seconds=retention.rollups)
 
     def tidy_packets(self, settings: Settings) -> None:
         """Remove packets of streams that keep none any more."""
@@ -75,9 +80,29 @@ class Housekeeping:
     def _sweep(self) -> None:
         try:
             self._retention.sweep(datetime.now(UTC))
+            self._forget_deliveries(datetime.now(UTC) - DELIVERIES_KEPT)
+            self._forget_decisions(datetime.now(UTC) - self._rollups)
+            self._forget_alerts(datetime.now(UTC) - self._rollups)
         except StoreError as error:
             log.warning("storage_not_swept", extra={"error": str(error)})
         self._say()
+
+    def _forget_deliveries(self, before: datetime) -> None:
+        at_once = ROWS_AT_ONCE
+        while self._store.prune_deliveries(before, limit=at_once) == at_once:
+            pass
+
+    def _forget_decisions(self, before: datetime) -> None:
+        """As late as roll-ups: a plugin that was away for a month still knows what it has done."""
+        at_once = ROWS_AT_ONCE
+        while self._store.prune_decisions(before, limit=at_once) == at_once:
+            pass
+
+    def _forget_alerts(self, before: datetime) -> None:
+        """What is over, as late as roll-ups."""
+        at_once = ROWS_AT_ONCE
+        while self._store.prune_alerts(before, limit=at_once) == at_once:
+            pass
 
     def _look_at_disk(self) -> None:
         self._retention.look_at_disk()

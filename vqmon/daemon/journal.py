@@ -15,17 +15,16 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from vqmon.domain import Finding, Segment
 from vqmon.errors import StoreError
-from vqmon.ports import SegmentStore
 
 log = logging.getLogger("vqmon.daemon")
 
@@ -132,6 +131,14 @@ class Journal:
                 log.error("segments_lost", extra={"segments": self._lost})
 
 
+class Keeper(Protocol):
+    """Where the segments go."""
+
+    def add(self, some: Iterable[Segment], /) -> None:
+        """Store all in one transaction; a known id is left alone."""
+        ...
+
+
 class Writer(threading.Thread):
     """Takes segments from the journal to the database, in order, again until it succeeds.
 
@@ -141,17 +148,20 @@ class Writer(threading.Thread):
 
     def __init__(
         self,
-        store: SegmentStore,
+        store: Keeper,
         journal: Journal,
         *,
         still_active: Callable[[], bool] = lambda: True,
         superseded: Callable[[], None] = lambda: None,
+        stored: Callable[[Sequence[Segment]], None] = lambda _some: None,
     ) -> None:
+        """stored: told of segments once they are in the database; must be quick."""
         super().__init__(name="writer", daemon=True)
         self._store = store
         self._journal = journal
         self._still_active = still_active
         self._superseded = superseded
+        self._stored = stored
         self._stopping = threading.Event()
         self._failures = 0
         self._asked_at = time.monotonic()
@@ -200,23 +210,27 @@ class Writer(threading.Thread):
         if not mark:
             self._journal.wait(1.0)
             return
-        if self._failures < SUSPECT_AFTER:
-            self._add(batch)
-        else:
-            self._one_by_one(batch)
+        store = self._add if self._failures < SUSPECT_AFTER else self._one_by_one
+        taken = store(batch)
         self._journal.stored(mark)
+        self._stored(taken)
         if self._failures:
             log.info("database_back", extra={"attempts": self._failures})
         self._failures = 0
 
-    def _add(self, batch: Sequence[Segment]) -> None:
+    def _add(self, batch: Sequence[Segment]) -> Sequence[Segment]:
+        """Returns what was stored."""
         try:
             self._store.add(batch)
         except ValueError:
-            self._one_by_one(batch)
+            return self._one_by_one(batch)
+        return batch
 
-    def _one_by_one(self, batch: Sequence[Segment]) -> None:
-        """Set aside what the database refuses while it takes others; else raise StoreError."""
+    def _one_by_one(self, batch: Sequence[Segment]) -> Sequence[Segment]:
+        """Set aside what the database refuses while it takes others; else raise StoreError.
+
+        Returns what was stored.
+        """
         taken: list[Segment] = []
         refused: list[tuple[Segment, Exception]] = []
         for segment in batch:
@@ -235,6 +249,7 @@ class Writer(threading.Thread):
         self._store.add(taken[:1])  # once more: it may have gone away in between
         for segment, reason in refused:
             self._set_aside(segment, reason)
+        return taken
 
     def _set_aside(self, segment: Segment, error: Exception) -> None:
         path = self._journal.path.with_suffix(".refused")

@@ -3,6 +3,8 @@
     supervisor ─▶ ingest     Watch · Leave · Allow · Finish
     ingest ─▶ supervisor     Beat · Closed · Ended · Said
     scoring ─▶ supervisor    Failed · Said
+    supervisor ─▶ delivery   Take · Finish
+    delivery ─▶ supervisor   Alive · Said
     reader ─▶ supervisor     Gone (the pipe of a process ended)
 
 A stream is watched under a *generation*: a number that grows with every new start, so that what
@@ -127,6 +129,11 @@ class Failed:
     """The process cannot do its work and ends; text: why, for people."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The process works as it should."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ class ConfigurationFile:
         self._data_dir = data_dir
         self._seen = settings.fingerprint
         self._next = 0.0
+        self.refused = ""
+        """What is wrong with the file as it was read last; empty when it was taken."""
 
     def changed(self, clock: float) -> bool:
         """Whether the content is another than when it was last looked at; asked any often."""
@@ -33,14 +35,19 @@ class ConfigurationFile:
         return fingerprint(self._path) != self._seen
 
     def read(self) -> Settings | None:
-        """The new settings; None when they cannot be used, which is logged line by line."""
+        """The new settings; None when they cannot be used, which is logged line by line.
+
+        Takes seconds where plugins check theirs.
+        """
         if self._path is None:
             log.warning("reload_without_file")
             return None
         self._seen = fingerprint(self._path)
+        self.refused = ""
         try:
-            return load(self._path, os.environ, data_dir=self._data_dir)
+            return load(self._path, os.environ, data_dir=self._data_dir, plugins=True)
         except ConfigError as error:
+            self.refused = str(error)
             _refused(self._path, error)
             return None
 

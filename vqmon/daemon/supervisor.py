@@ -17,19 +17,23 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vqmon.alerting.own import Trouble
 from vqmon.config import changed_streams, restart_needed
+from vqmon.daemon.alerts import LOOK_SECONDS, Alerts
 from vqmon.daemon.containment import contained
+from vqmon.daemon.delivering import Delivering, DeliveryPlan
 from vqmon.daemon.housekeeping import Housekeeping, Storage
 from vqmon.daemon.ingest import IngestPlan
 from vqmon.daemon.journal import Journal, Writer
-from vqmon.daemon.messages import Failed, Gone, Said
+from vqmon.daemon.messages import Alive, Failed, Gone, Said
+from vqmon.daemon.plugins import Plugins
 from vqmon.daemon.processes import Inbox
 from vqmon.daemon.reloading import ConfigurationFile
 from vqmon.daemon.roster import Roster
@@ -37,8 +41,8 @@ from vqmon.daemon.scoring import Scoring, ScoringPlan
 from vqmon.daemon.systemd import ServiceManager
 from vqmon.daemon.visits import Calendar, Visit, VisitQueue
 from vqmon.daemon.watches import pictures_of
-from vqmon.domain import Segment, Stream
-from vqmon.errors import AlreadyRunning, ScorerError
+from vqmon.domain import AlertEvent, Segment, Stream
+from vqmon.errors import AlreadyRunning, ScorerError, StoreError
 from vqmon.settings import Settings
 from vqmon.store import InstanceLock, SqlStore
 
@@ -78,6 +82,27 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
+class Happened:
+    """Alerts were opened or resolved, or are told again; it is stored."""
+
+    events: tuple[AlertEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """These segments are in the database now."""
+
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """The configuration was read again; None when it cannot be used."""
+
+    settings: Settings | None
+
+
+@dataclass(frozen=True, slots=True)
 class Superseded:
     """Another daemon holds the lock."""
 
@@ -96,6 +121,7 @@ class Supervisor:
         data_dir: Path | None = None,
         duration: float | None = None,
         on_segment: Callable[[Segment], None] | None = None,
+        on_event: Callable[[AlertEvent], None] | None = None,
     ) -> None:
         self._settings = self._fixed = settings
         self._store = store
@@ -103,21 +129,25 @@ class Supervisor:
         self._inbox: Inbox = queue.SimpleQueue()
         self._manager = ServiceManager()
         self._on_segment = on_segment
+        self._on_event = on_event
         scheduled = any(it.schedule for it in settings.streams.values())
         self._foreseeable = config_path is None and not scheduled
         self._end_at = time.monotonic() + duration if duration else float("inf")
         self._stop = self._is_ready = self._asked_to_stop = False
+        self._reading = self._to_read_again = False
         self._failure: Exception | None = None
         self._storage = Storage()
         self._told = ""
         self._watchdog_at = 0.0
         self._house = Housekeeping(settings, store, self._post)
         self._journal = journal
+        self._alerts = Alerts(store, settings, lambda some: self._post(Happened(tuple(some))))
         self._writer = Writer(
-            store,
+            self._alerts,
             self._journal,
             still_active=lambda: _still_active(lock),
             superseded=lambda: self._post(Superseded()),
+            stored=lambda some: self._post(Stored(tuple(some))),
         )
         self._stack = ExitStack()
         folder = _socket_folder(settings, self._stack)
@@ -125,6 +155,12 @@ class Supervisor:
         level = logging.getLogger("vqmon").getEffectiveLevel()
         plan = ScoringPlan(scorer.model, scorer.device, scorer.threads, address, level)
         self._scoring = Scoring(plan, self._inbox)
+        self._delivering = Delivering(
+            DeliveryPlan(settings.database, settings.instance, tuple(settings.targets()), level),
+            self._inbox,
+        )
+        self._plugins = Plugins(store, address, level)
+        self._parked: frozenset[str] = frozenset()
         visits = settings.schedule
         self._visits = VisitQueue(visits.max_concurrent_visits, visits.misfire_grace)
         self._roster = Roster(
@@ -170,8 +206,11 @@ class Supervisor:
         self._writer.start()
         self._scoring.look(self._begun)
         self._watch(list(self._settings.streams))
+        with contained("start plugins"):
+            self._plugins.take(self._settings)
         self._house.tidy_packets(self._settings)
         self._house.enter_into(self._calendar)
+        self._calendar.every(LOOK_SECONDS, self._look_at_alerts, first=LOOK_SECONDS)
         self._calendar.start()
 
     def _turn(self, patience: float) -> None:
@@ -189,10 +228,13 @@ class Supervisor:
             log.warning("supervisor_stood_still", extra={"seconds": round(clock - until, 1)})
             self._roster.excuse(clock)
             self._scoring.excuse(clock)
+            self._delivering.excuse(clock)
         self._scoring.look(clock)
+        self._delivering.look(clock)
+        self._look_at_plugins()
         self._roster.look(clock)
         self._begin_visits()
-        if self._file.changed(clock):
+        if not self._reading and self._file.changed(clock):
             self._reload()
         self._tell_manager(clock)
 
@@ -205,6 +247,12 @@ class Supervisor:
                 self._stop = True
             case Due():
                 self._due(what)
+            case Reread():
+                self._reread(what.settings)
+            case Stored():
+                self._plugins.stored(what.segments)
+            case Happened():
+                self._happened(what.events)
             case Storage():
                 self._room(what)
             case Superseded():
@@ -213,6 +261,10 @@ class Supervisor:
                 self._scoring_failed(what.text)
             case Gone() if self._scoring.owns(who):
                 self._scoring.gone(time.monotonic())
+            case Alive() if self._delivering.owns(who):
+                self._delivering.alive(time.monotonic())
+            case Gone() if self._delivering.owns(who):
+                self._delivering.gone(time.monotonic())
             case _:
                 if isinstance(what, Said):
                     _log_again(what.record)
@@ -236,6 +288,25 @@ class Supervisor:
         if self._on_segment:
             with contained("tell about segment", segment.stream):
                 self._on_segment(segment)
+
+    def _happened(self, events: Sequence[AlertEvent]) -> None:
+        self._plugins.happened(events)
+        for event in events:
+            if self._on_event:
+                with contained("tell about alert", event.alert.stream):
+                    self._on_event(event)
+
+    def _look_at_plugins(self) -> None:
+        """One that was parked, or runs again, is worth an alert."""
+        parked = self._plugins.parked
+        for name in sorted(parked ^ self._parked):
+            self._alerts.about_us(_about_plugin(name, parked=name in parked))
+        self._parked = parked
+
+    def _look_at_alerts(self) -> None:
+        """In the calendar's thread; while the database is away the writer says so."""
+        with suppress(StoreError):
+            self._alerts.look()
 
     # -- streams and visits
 
@@ -286,12 +357,30 @@ class Supervisor:
     # -- the configuration
 
     def _reload(self) -> None:
+        """Read the file in another thread: plugins that check their settings take their time."""
+        if self._reading:
+            self._to_read_again = True
+            return
+        self._reading = True
         self._manager.reloading()
-        new = self._file.read()
+        threading.Thread(target=self._read, name="reads configuration", daemon=True).start()
+
+    def _read(self) -> None:
+        new = None
+        with contained("read configuration"):
+            new = self._file.read()
+        self._post(Reread(new))
+
+    def _reread(self, new: Settings | None) -> None:
+        self._reading = False
+        self._alerts.about_us(_about_file(self._file.refused))
         if new is not None:
             self._take(new)
         self._told = ""
         self._manager.say("READY=1")
+        if self._to_read_again:
+            self._to_read_again = False
+            self._reload()
 
     def _take(self, new: Settings) -> None:
         """Restart what changed; all other streams go on undisturbed."""
@@ -299,11 +388,15 @@ class Supervisor:
         for section in restart_needed(old, new):
             log.warning("restart_needed", extra={"section": section})
         self._settings = new
+        self._alerts.configure(new)
         moved = [n for n in changes.changed if old.streams[n].schedule or new.streams[n].schedule]
         self._unwatch([*changes.removed, *moved])
         self._watch([*changes.added, *changes.changed])
         if not any(it.schedule for it in new.streams.values()):
             self._roster.expect_no_visits()
+        self._delivering.take(tuple(new.targets()))
+        with contained("start plugins"):
+            self._plugins.take(new)
         self._house.keep(new.retention)
         self._house.tidy_packets(new)
         log.info("reloaded", extra={name: list(getattr(changes, name)) for name in _CHANGES})
@@ -313,6 +406,8 @@ class Supervisor:
         if storage.evidence != self._storage.evidence:
             self._roster.allow(evidence=storage.evidence)
         self._journal.frozen = self._writer.paused = not storage.rows
+        if (storage.finding is None) != (self._storage.finding is None):
+            self._alerts.about_us(_about_disk(storage))
         self._storage = storage
 
     # -- scoring, the service manager, signals
@@ -386,15 +481,19 @@ class Supervisor:
     # -- the end
 
     def _finish(self) -> None:
-        """In order, and within ten seconds: streams, processes, scoring, rows."""
+        """In order, and within ten seconds: streams, plugins, scoring, rows, deliveries."""
         self._manager.say("STOPPING=1", "STATUS=stopping")
         for step in (
             self._calendar.stop,
             self._leave_streams,
+            self._plugins.finish,
             self._roster.close,
             self._scoring.stop,
             self._stack.close,
+            self._delivering.finish,
             self._store_rest,
+            self._delivering.stop,
+            self._plugins.join,
         ):
             with contained("stop", step.__qualname__):
                 step()
@@ -417,6 +516,39 @@ class Supervisor:
 
 
 _CHANGES = ("added", "removed", "changed")
+
+
+def _about_file(refused: str) -> Trouble:
+    """The configuration file was read again."""
+    if not refused:
+        return Trouble("configuration", "configuration", "warning", False, "The file is good.")
+    first, *others = refused.splitlines()
+    more = f" (and {len(others)} more)" if others else ""
+    sentence = f"The configuration has mistakes, so the old one stays: {first}{more}"
+    return Trouble("configuration", "configuration", "warning", True, sentence)
+
+
+def _about_plugin(name: str, *, parked: bool) -> Trouble:
+    """A plugin failed again and again, or is tried once more."""
+    sentence = (
+        f"The plugin {name} failed again and again and is parked; `vqmon plugins` says why."
+        if parked
+        else f"The plugin {name} is tried again."
+    )
+    return Trouble(f"plugin {name}", "plugin_parked", "warning", parked, sentence)
+
+
+def _about_disk(storage: Storage) -> Trouble:
+    """The disk got full, or has room again."""
+    found = storage.finding
+    if found is None:
+        return Trouble("storage", "storage_low", "critical", False, "There is room again.")
+    stopped = "pictures" if storage.rows else "pictures and rows"
+    sentence = (
+        f"The disk is nearly full ({found.value:.3g} {found.unit}, limit {found.limit:.3g}): "
+        f"no {stopped} are written."
+    )
+    return Trouble("storage", "storage_low", "critical", True, sentence)
 
 
 def _still_active(lock: InstanceLock) -> bool:

@@ -26,6 +26,9 @@ JUMP_SECONDS = 5.0
 REST_SECONDS = 30.0
 """After a file could not be written: how long until the next attempt."""
 
+SOON_ON_DISK = {"cluster_time_limit": "1000", "flush_packets": "1"}
+"""A second of packets is written at a time, so that a clip of what was just seen is whole."""
+
 Packet = Any
 Stream = Any
 Format = tuple[int, str, int, int, bytes | None]
@@ -36,7 +39,7 @@ class PacketRing:
 
     Each file begins with a keyframe, holds one format and keeps the stream's own timestamps.
     What a former ring left in the folder belongs to this one. `tee` and `close` are for the
-    thread that reads the stream; `clip` and `files` for anybody.
+    thread that reads the stream; all else for anybody.
     """
 
     def __init__(self, folder: Path, seconds: float = 60.0) -> None:
@@ -83,9 +86,54 @@ class PacketRing:
                 path.unlink(missing_ok=True)
                 raise OSError(f"cannot write the clip {path}: {error}") from error
 
+    def cut(self, path: Path, begin: float, end: float) -> float:
+        """Like `clip`, of what belongs between two moments (seconds since 1970), from the last
+        keyframe before `begin` on. Packets of one format only, the newest.
+
+        Moments are those of arrival: as exact as the stream comes in evenly. Returns the seconds
+        of the file, 0.0 (and writes nothing) when the ring holds nothing of that time.
+        """
+        with contextlib.ExitStack() as stack:
+            files = [it for file in self._around(begin, end) if (it := _opened(file, stack))]
+            wanted = _newest_of_one_format(files)
+            offsets = _offsets([Path(it.name) for it in wanted])
+            try:
+                return _joined(
+                    path,
+                    wanted,
+                    [
+                        _between(_packets(file), begin - offset, end - offset)
+                        for file, offset in zip(wanted, offsets, strict=True)
+                    ],
+                )
+            except (ValueError, av.FFmpegError) as error:
+                path.unlink(missing_ok=True)
+                raise OSError(f"cannot write the clip {path}: {error}") from error
+
+    def newest(self) -> float:
+        """When the last packet that has reached the disk arrived (seconds since 1970)."""
+        with contextlib.ExitStack() as stack:
+            files = self.files()[-2:]
+            for file, offset in reversed(list(zip(files, _offsets(files), strict=True))):
+                opened = _opened(file, stack)
+                at = [_seconds(packet) for packet in _packets(opened)] if opened else []
+                if at:
+                    return max(at) + offset
+        return 0.0
+
     def files(self) -> list[Path]:
         """The files of the ring, oldest first; the last one may still grow."""
         return sorted(self._folder.glob("*.mkv"))
+
+    def _around(self, begin: float, end: float) -> list[Path]:
+        """The files that may hold something of that time."""
+        files = self.files()
+        ends = [*(_begun(it) for it in files[1:]), float("inf")]
+        return [
+            file
+            for file, ended in zip(files, ends, strict=False)
+            if _begun(file) < end + JUMP_SECONDS and ended > begin - JUMP_SECONDS
+        ]
 
     def _write(self, packet: Packet, container: InputContainer) -> None:
         starts = packet.stream.type == "video" and packet.is_keyframe
@@ -135,7 +183,7 @@ class _Chunk:
     def begun(cls, path: Path, packet: Packet, container: InputContainer) -> _Chunk:
         """A file for the streams that belong to a video packet's stream."""
         inputs = _related(packet.stream, container)
-        file = av.open(str(path), "w", format="matroska")
+        file = av.open(str(path), "w", format="matroska", options=SOON_ON_DISK)
         try:
             outputs = {it.index: file.add_stream_from_template(it) for it in inputs}
         except (ValueError, av.FFmpegError):
@@ -218,14 +266,71 @@ def _newest_of_one_format(files: Sequence[InputContainer]) -> list[InputContaine
     return list(same)[::-1]
 
 
+def _begun(file: Path) -> float:
+    """When the first packet of a file arrived, seconds since 1970: its name."""
+    return int(file.stem) / 1000
+
+
+def _offsets(files: Sequence[Path]) -> list[float]:
+    """For each file the seconds from the stream's own time to the wall clock.
+
+    Packets may arrive late but never early: of files whose time goes on from one to the next,
+    the smallest difference is the truest.
+    """
+    own = [_begun(file) - _first_time(file) for file in files]
+    return [min(it for it in own if abs(it - mine) < JUMP_SECONDS) for mine in own]
+
+
+def _first_time(file: Path) -> float:
+    """Of the stream's own time, seconds; 0.0 for a file that says nothing yet."""
+    with contextlib.ExitStack() as stack:
+        opened = _opened(file, stack)
+        first = next(_packets(opened), None) if opened else None
+        return _seconds(first) if first else 0.0
+
+
+def _between(packets: Iterable[Packet], begin: float, end: float) -> Iterator[Packet]:
+    """From the last video keyframe before `begin` up to `end`, in the stream's own time.
+
+    Pictures that are shown before one that was already given still come behind it.
+    """
+    held: list[Packet] = []
+    newest = float("-inf")
+    for packet in packets:
+        at, video = _seconds(packet), packet.stream.type == "video"
+        shown = packet.dts if packet.pts is None else packet.pts
+        if at >= end and not video:
+            continue
+        if at >= end and shown > newest:
+            break
+        newest = max(newest, shown) if video else newest
+        if at > begin:
+            yield from held
+            held.clear()
+            yield packet
+            continue
+        if video and packet.is_keyframe:
+            held.clear()
+        held.append(packet)
+
+
 def _join(files: Sequence[InputContainer], path: Path) -> float:
     """Remux one file after the other. Returns the length of the whole, seconds."""
+    return _joined(path, files, [_packets(file) for file in files])
+
+
+def _joined(
+    path: Path, files: Sequence[InputContainer], parts: Iterable[Iterable[Packet]]
+) -> float:
+    """Write these packets of these files. Returns the length of the whole, seconds."""
     if not files:
         return 0.0
     with av.open(str(path), "w") as clip:
         joint = _Joint(clip, files[0].streams)
-        for file in files:
-            joint.add(file)
+        for packets in parts:
+            joint.add(packets)
+    if joint.end is None:
+        path.unlink(missing_ok=True)
     return float(joint.end or 0)
 
 
@@ -239,9 +344,8 @@ class _Joint:
         self._last: dict[int, Fraction] = {}
         self._shift = Fraction(0)
 
-    def add(self, file: InputContainer) -> None:
-        """All packets of a file; a jump of time between it and the one before is closed."""
-        packets = _packets(file)
+    def add(self, packets: Iterable[Packet]) -> None:
+        """Packets of a file; a jump of time between them and those before is closed."""
         for first, packet in zip(chain([True], repeat(False)), packets, strict=False):
             if first:
                 self._continue_with(packet)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from vqmon.domain import Segment
+from vqmon.domain import Alert, Decision, Segment
 from vqmon.report.episodes import Episode
 
 
@@ -83,7 +83,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class StreamReport:
-    """One stream in the period. timeline, bands: for the plot. no_score: seconds by reason."""
+    """One stream in the period. timeline, bands: for the plot. no_score: seconds by reason.
+
+    alerts: that fired in the period, the newest first. decisions: of plugins, the oldest first.
+    """
 
     name: str
     totals: Totals
@@ -96,6 +99,8 @@ class StreamReport:
     no_score: Mapping[str, float]
     models: tuple[str, ...]
     last: Segment | None
+    alerts: tuple[Alert, ...] = ()
+    decisions: tuple[Decision, ...] = ()
 
     @property
     def viewed_quality(self) -> float:

@@ -16,6 +16,7 @@ OPEN_STREAMS = 6
 """So many streams are shown at full length; the others unfold when asked."""
 
 EPISODES_SHOWN = 12
+ALERTS_SHOWN = DECISIONS_SHOWN = 20
 
 PICTURES_BYTES = 12_000_000
 """So much of a page may be pictures: it should still fit into a mail."""
@@ -53,6 +54,8 @@ def to_html(report: Report, *, pictures_bytes: int = PICTURES_BYTES) -> str:
         episodes=listed,
         headline=headline(report),
         open_streams=OPEN_STREAMS,
+        alerts_shown=ALERTS_SHOWN,
+        decisions_shown=DECISIONS_SHOWN,
         pictures_left_out=album.left_out,
         plots=plots,
         words=words,

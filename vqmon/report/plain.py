@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from vqmon import __version__
-from vqmon.domain import Segment
+from vqmon.domain import Alert, Decision, Segment
 from vqmon.report import words
 from vqmon.report.contents import Fault, Quality, Report, StreamReport, Totals
 from vqmon.report.episodes import Episode
@@ -37,6 +38,8 @@ CSV_COLUMNS = (
 """One row per stream, worst first. Times are ISO 8601 in UTC; `availability` is 0..1; `faults`
 is NAME=SECONDS, separated by blanks; `no_score_reason` is the commonest."""
 
+ALERTS_SHOWN = DECISIONS_SHOWN = 5
+
 BAR = " ▁▂▃▄▅▆▇█"
 
 
@@ -49,8 +52,10 @@ def to_json(report: Report) -> str:
     ten bins). A stream has besides: name, models, no_score (seconds by reason), faults (name,
     seconds, episodes, severity, longest, complete), episodes (name, starts_at, ends_at, seconds,
     severity, value, limit, unit, region, segment), worst (segments: id, started_at, seconds,
-    quality, quality_worst, uncertainty, findings, explanation, model, evidence, thumbnail) and
-    timeline (starts_at, seconds, quality, worst, up).
+    quality, quality_worst, uncertainty, findings, explanation, model, evidence, thumbnail), alerts
+    (id, rule, severity, opened_at, closed_at, reason, cleared, incident, acknowledged_by, segment),
+    decisions (id, plugin, stream, kind, reason, at, data, segment, alert; oldest first) and timeline
+    (starts_at, seconds, quality, worst, up).
     """
     document = {
         "since": _iso(report.since),
@@ -102,6 +107,8 @@ def _stream(stream: StreamReport) -> dict[str, Any]:
         "no_score": dict(stream.no_score),
         "faults": [asdict(fault) for fault in stream.faults],
         "episodes": [_episode(episode) for episode in stream.episodes],
+        "alerts": [_alert(alert) for alert in stream.alerts],
+        "decisions": [_decision(decision) for decision in stream.decisions],
         "worst": [_segment(segment) for segment in stream.worst],
         "timeline": [asdict(p) | {"starts_at": _iso(p.starts_at)} for p in stream.timeline],
     }
@@ -121,6 +128,25 @@ def _episode(episode: Episode) -> dict[str, Any]:
         "region": finding.region,
         "segment": episode.segment.id,
     }
+
+
+def _alert(alert: Alert) -> dict[str, Any]:
+    return {
+        "id": alert.id,
+        "rule": alert.rule,
+        "severity": alert.severity,
+        "opened_at": _iso(alert.opened_at),
+        "closed_at": _iso(alert.closed_at) if alert.closed_at else None,
+        "reason": alert.reason,
+        "cleared": alert.cleared,
+        "incident": alert.incident,
+        "acknowledged_by": alert.acknowledged_by,
+        "segment": alert.segment,
+    }
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    return asdict(decision) | {"at": _iso(decision.at)}
 
 
 def _segment(segment: Segment) -> dict[str, Any]:
@@ -189,6 +215,8 @@ def _paragraph(stream: StreamReport, width: int) -> list[str]:
         lines.append(f"            {_line(stream, max(20, min(72, width - 14)))}")
     else:
         lines.append("  quality   never scored")
+    lines += _alerts(stream.alerts)
+    lines += _decisions(stream.decisions)
     lines += [f"  fault     {_fault(fault)}" for fault in stream.faults]
     lines += [
         f"  no score  {words.lasting(seconds)}: {words.reason(reason)}"
@@ -196,6 +224,27 @@ def _paragraph(stream: StreamReport, width: int) -> list[str]:
     ]
     if stream.worst:
         lines += _worst(stream.worst[0])
+    return lines
+
+
+def _alerts(alerts: Sequence[Alert]) -> list[str]:
+    lines = []
+    for alert in alerts[:ALERTS_SHOWN]:
+        when = f"{words.moment(alert.opened_at)} UTC {words.firing(alert)}"
+        lines.append(f"  alert     {when}, {alert.severity}: {_printable(alert.reason)}")
+    if len(alerts) > ALERTS_SHOWN:
+        lines.append(f"  alerts    {len(alerts) - ALERTS_SHOWN} more; see vqmon alerts list")
+    return lines
+
+
+def _decisions(decisions: Sequence[Decision]) -> list[str]:
+    """The newest, the oldest of them first."""
+    lines = []
+    if len(decisions) > DECISIONS_SHOWN:
+        lines.append(f"  decisions {len(decisions) - DECISIONS_SHOWN} more; see vqmon plugins")
+    for it in decisions[-DECISIONS_SHOWN:]:
+        what = f"{words.moment(it.at)} UTC {_printable(words.named(it.kind))}"
+        lines.append(f"  decision  {what}: {_printable(it.reason)}")
     return lines
 
 

@@ -8,8 +8,9 @@ from itertools import groupby
 
 from markupsafe import Markup, escape
 
+from vqmon.domain import Alert, Decision
 from vqmon.report.contents import Band, Point, Quality, StreamReport
-from vqmon.report.words import GRADES, grade, lasting, moment, named, severity, share
+from vqmon.report.words import GRADES, firing, grade, lasting, moment, named, severity, share
 
 LEFT, RIGHT, TOP = 112, 10, 8
 WIDTH, HEIGHT = 960, 168
@@ -26,14 +27,18 @@ def timeline(stream: StreamReport, since: datetime, until: datetime) -> Markup:
     names = [fault.name for fault in stream.faults]
     axis = _Axis(since, until)
     bottom = TOP + HEIGHT
-    height = bottom + LANE * len(names) + 24
+    acted = bottom + LANE * len(names)
+    end = acted + LANE * (bool(stream.alerts) + bool(stream.decisions))
+    height = end + 24
     parts = [
-        *_grid(axis, bottom + LANE * len(names)),
+        *_grid(axis, end),
         *_absent(axis, stream.timeline),
         *_worst_area(axis, stream.timeline),
         *_line(axis, stream.timeline),
         *_hover(axis, stream.timeline),
         *_lanes(axis, stream.bands, names, bottom),
+        *_alerts(axis, stream.alerts, acted),
+        *_decisions(axis, stream.decisions, end - LANE),
     ]
     told = f"Quality of {stream.name} over time, {_told(stream.quality)}"
     return _svg(WIDTH, height, "timeline", told, parts)
@@ -229,13 +234,43 @@ def _lanes(
 ) -> Iterator[Markup]:
     for number, name in enumerate(names):
         y = top + LANE * number + 5
-        yield _text(axis.left - 8, y + 11, named(name), "end")
-        yield Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
-            axis.left, axis.right, y + 7, y + 7
-        )
+        yield from _lane(axis, named(name), y)
         for band in bands:
             if band.name == name:
                 yield _band(axis, band, y)
+
+
+def _lane(axis: _Axis, label: str, y: float) -> Iterator[Markup]:
+    yield _text(axis.left - 8, y + 11, label, "end")
+    yield Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
+        axis.left, axis.right, y + 7, y + 7
+    )
+
+
+def _alerts(axis: _Axis, alerts: Sequence[Alert], top: float) -> Iterator[Markup]:
+    """From raising to clearing, or to the end of the plot."""
+    if alerts:
+        yield from _lane(axis, "alerts", top + 5)
+    for alert in alerts:
+        begin = max(alert.opened_at, axis.since)
+        seconds = ((alert.closed_at or axis.until) - begin).total_seconds()
+        x, width = axis.span(begin, seconds, least=2.5)
+        told = f"{alert.rule}: {moment(alert.opened_at)} UTC, {firing(alert)}"
+        yield Markup(
+            '<rect class="alert" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="14" rx="2">{}</rect>'
+        ).format(x, top + 5, width, _title(told))
+
+
+def _decisions(axis: _Axis, decisions: Sequence[Decision], top: float) -> Iterator[Markup]:
+    """A mark for each; several of one moment lie on each other and say so one by one."""
+    if decisions:
+        yield from _lane(axis, "decisions", top + 5)
+    for decision in decisions:
+        x, y = axis.x(decision.at), top + 12
+        told = f"{named(decision.kind)}: {moment(decision.at)} UTC, {decision.reason}"
+        yield Markup(
+            '<path class="decision" d="M{0:.1f},{1:.1f}l5,6l-5,6l-5,-6z">{2}</path>'
+        ).format(x, y - 6, _title(told))
 
 
 def _band(axis: _Axis, band: Band, y: float) -> Markup:

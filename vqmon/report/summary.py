@@ -15,7 +15,7 @@ from itertools import accumulate, groupby
 from pathlib import Path
 
 from vqmon.domain import Rollup, Segment
-from vqmon.ports import SegmentStore
+from vqmon.ports import ReportStore, SegmentStore
 from vqmon.report.contents import Band, Fault, Point, Quality, Report, StreamReport, Totals
 from vqmon.report.episodes import Episode, episodes
 from vqmon.summing import BINS, merged, summed, up
@@ -44,7 +44,7 @@ STEPS = (10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 
 def build(
-    store: SegmentStore,
+    store: ReportStore,
     since: datetime,
     until: datetime,
     stream: str | None = None,
@@ -74,6 +74,16 @@ def build(
         history = _History(store, since, until, max(60, FAULT_SEGMENTS_READ // max(1, len(names))))
         streams = [_by_hour(history, _of(hours, name)) for name in names]
         sums, quality = hours, _quality_of_rollups(hours)
+    alerts = store.alerts(stream, since, until)
+    decisions = [it for it in store.decisions(None, stream, since) if it.at < until]
+    streams = [
+        replace(
+            s,
+            alerts=tuple(it for it in alerts if it.stream == s.name),
+            decisions=tuple(it for it in decisions if it.stream == s.name),
+        )
+        for s in streams
+    ]
     return Report(
         since=since,
         until=until,

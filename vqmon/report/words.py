@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from vqmon.domain import SEVERITY_WORDS, Finding
+from vqmon.domain import SEVERITY_WORDS, Alert, Finding
 
 GRADES = ((80.0, "excellent"), (60.0, "good"), (40.0, "fair"), (20.0, "poor"), (0.0, "bad"))
 """The five grades of ITU-T P.910, twenty points each."""
@@ -80,9 +80,21 @@ def share(part: float, whole: float) -> str:
     return f"{percent:.2f} %" if percent < 99.995 else "> 99.99 %"
 
 
+def chance(probability: float) -> str:
+    """A percentage that never says 100."""
+    return "over 99 %" if probability > 0.99 else f"{round(100 * probability)} %"
+
+
 def moment(at: datetime, *, day: bool = True) -> str:
     at = at.astimezone(UTC)
     return f"{at:%d %b %H:%M:%S}" if day else f"{at:%H:%M:%S}"
+
+
+def firing(alert: Alert) -> str:
+    """How long it fired: ``for 25 s``, or ``still firing``."""
+    if alert.closed_at is None:
+        return "still firing"
+    return f"for {lasting((alert.closed_at - alert.opened_at).total_seconds())}"
 
 
 def measured(finding: Finding) -> str:

@@ -19,10 +19,13 @@ from typing import Self
 
 import sqlalchemy as sa
 
-from vqmon.domain import Rollup, Segment
-from vqmon.store import migrations, rollups, segments, tables
+from vqmon.domain import Acting, Rollup, Segment
+from vqmon.store import alerts, migrations, outbox, rollups, segments, tables
+from vqmon.store.alerts import SqlAlerts
+from vqmon.store.decisions import SqlDecisions
 from vqmon.store.engine import Database
 from vqmon.store.lock import InstanceLock
+from vqmon.store.outbox import SqlOutbox
 from vqmon.store.tables import SCHEMA
 from vqmon.summing import PERIODS, checked, summed, utc
 
@@ -74,7 +77,7 @@ def upgrade(url: str, *, to: str = "head") -> str:
         return migrations.version(database) or ""
 
 
-class SqlStore:
+class SqlStore(SqlAlerts, SqlOutbox, SqlDecisions):
     """`vqmon.ports.SegmentStore` in SQL. Usable from many threads; not across a fork."""
 
     def __init__(self, database: Database) -> None:
@@ -91,8 +94,9 @@ class SqlStore:
         """Where SQLite's file lies; None in memory and on a server."""
         return self._database.file.parent if self._database.file else None
 
-    def add(self, some: Iterable[Segment]) -> None:
-        """Store all in one transaction, roll-ups included; a known id is left alone.
+    def add(self, some: Iterable[Segment], acting: Acting | None = None) -> None:
+        """Store all in one transaction, roll-ups and what follows from the segments included; a
+        known id is left alone.
 
         When it returns, the segments survive the end of this process. After a StoreError
         (full disk, another writer for longer than the timeout, server away) nothing of the batch
@@ -102,8 +106,8 @@ class SqlStore:
         batch: dict[str, Segment] = {}
         for segment in some:
             batch.setdefault(segment.id, checked(segment))
-        if batch:
-            self._database.write(lambda connection: _add(connection, batch))
+        if batch or acting:
+            self._database.write(lambda connection: _add(connection, batch, acting or Acting()))
 
     def segments(
         self,
@@ -136,6 +140,11 @@ class SqlStore:
     def segment(self, segment_id: str) -> Segment | None:
         """By id, or by an unambiguous beginning of it; StoreError when it is ambiguous."""
         return self._database.read(lambda connection: segments.find(connection, segment_id))
+
+    def missing(self, ids: Iterable[str]) -> set[str]:
+        """Those of the ids under which no segment is stored."""
+        wanted = set(ids)
+        return wanted - self._database.read(lambda c: segments.known(c, wanted))
 
     def streams(self) -> list[str]:
         """Names that have segments or roll-ups, sorted."""
@@ -244,9 +253,11 @@ def _settle_schema(database: Database, *, migrate: bool) -> None:
     migrations.refuse_other_schema(database, found)
 
 
-def _add(connection: sa.Connection, batch: dict[str, Segment]) -> None:
+def _add(connection: sa.Connection, batch: dict[str, Segment], acting: Acting) -> None:
     new = segments.insert_new(connection, batch)
     rollups.accumulate(connection, summed(new))
+    alerts.store(connection, acting)
+    outbox.insert(connection, acting.deliveries)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

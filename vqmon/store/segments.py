@@ -91,6 +91,11 @@ def find(connection: sa.Connection, beginning: str) -> Segment | None:
     return found[0] if found else None
 
 
+def known(connection: sa.Connection, ids: Iterable[str]) -> set[str]:
+    """Those of the ids that are stored."""
+    return _known(connection, segments.c.id, ids)
+
+
 def last(connection: sa.Connection, stream: str) -> Segment | None:
     """The newest segment of a stream."""
     query = (

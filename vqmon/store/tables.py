@@ -143,3 +143,111 @@ rollup_faults = sa.Table(
     ),
     sqlite_with_rowid=False,
 )
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("id", NAME, nullable=False),
+    sa.Column("target", NAME, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("topic", NAME, nullable=False),
+    sa.Column("stream", NAME),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime),
+    sa.Column("state", NAME, nullable=False),
+    sa.Column("due_at", UtcTime, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("tried_at", UtcTime),
+    sa.Column("delivered_at", UtcTime),
+    sa.Column("claimed_by", NAME),
+    sa.Column("claimed_until", UtcTime),
+    sa.Index("outbox_by_id", "id", "target", unique=True),
+    sa.Index("outbox_by_due", "state", "target", "due_at"),
+    sa.Index("outbox_by_topic", "target", "topic"),
+    sa.Index("outbox_by_time", "created_at"),
+)
+"""number: the order in which deliveries were made. claimed_until: nobody else may send it before."""
+
+outbox_disabled = sa.Table(
+    "outbox_disabled",
+    metadata,
+    sa.Column("target", NAME, primary_key=True),
+    sa.Column("fingerprint", sa.String, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", UtcTime, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Targets whose receiver said that it is gone for good, as they were configured then."""
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("id", NAME, nullable=False),
+    sa.Column("plugin", NAME, nullable=False),
+    sa.Column("stream", NAME, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("data", sa.JSON, nullable=False),
+    sa.Column("segment", NAME),
+    sa.Column("alert", NAME),
+    sa.Index("decisions_by_id", "id", unique=True),
+    sa.Index("decisions_by_plugin", "plugin", "stream", "at"),
+    sa.Index("decisions_by_time", "at"),
+)
+"""number: the order in which decisions were recorded."""
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("id", NAME, primary_key=True),
+    sa.Column("stream", NAME, nullable=False),
+    sa.Column("rule", NAME, nullable=False),
+    sa.Column("severity", sa.String, nullable=False),
+    sa.Column("opened_at", UtcTime, nullable=False),
+    sa.Column("closed_at", UtcTime),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("cleared", sa.Text, nullable=False),
+    sa.Column("finding", sa.String),
+    sa.Column("value", sa.Double),
+    sa.Column("limit", sa.Double),
+    sa.Column("unit", sa.String, nullable=False),
+    sa.Column("segment", NAME),
+    sa.Column("incident", NAME, nullable=False),
+    sa.Column("labels", sa.JSON, nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("acknowledged_by", sa.String),
+    sa.Column("acknowledged_at", UtcTime),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Index("alerts_by_time", "opened_at"),
+    sa.Index("alerts_by_stream", "stream", "opened_at"),
+    sa.Index("alerts_by_end", "closed_at"),
+)
+
+silences = sa.Table(
+    "silences",
+    metadata,
+    sa.Column("id", NAME, primary_key=True),
+    sa.Column("author", sa.String, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime, nullable=False),
+    sa.Column("stream", sa.String, nullable=False),
+    sa.Column("rule", sa.String, nullable=False),
+    sa.Column("severity", sa.String, nullable=False),
+    sa.Index("silences_by_end", "expires_at"),
+)
+
+alert_states = sa.Table(
+    "alert_states",
+    metadata,
+    sa.Column("instance", NAME, primary_key=True),
+    sa.Column("stream", NAME, primary_key=True),
+    sa.Column("state", sa.JSON, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""What the rules of one daemon remember of a stream (see `vqmon.alerting.states`)."""
