@@ -31,8 +31,8 @@ def verdicts(
     n = len(facts)
     severity = np.zeros((n, len(DEGRADATIONS)), np.int8)
     for row, found in enumerate(said or []):
-        for name, level in found.items():
-            severity[row, DEGRADATIONS.index(name)] = level
+        for name, said_level in found.items():
+            severity[row, DEGRADATIONS.index(name)] = said_level
     sure = np.where(severity > 0, 0.9, 0.0)
     points = np.array(quality or [50.0] * n)
     return Verdicts(
@@ -190,8 +190,9 @@ def test_keyframes_are_compared_with_the_original_taken_off() -> None:
     assert np.diff(found[0].quality) == pytest.approx([-5.0] * 6)
 
 
-def test_the_better_way_is_told_from_the_same_way() -> None:
+def test_the_better_way_is_told_from_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paired on the same pictures: two like ways do not differ, a worse one does."""
+    monkeypatch.setattr(contests, "RESAMPLES", 100)
     rng = np.random.default_rng(0)
     opinion = rng.normal(size=300)
     good = opinion + rng.normal(0, 0.5, (3, 300))
@@ -215,8 +216,11 @@ def test_predictions_of_other_pictures_are_refused() -> None:
         contests.difference(np.zeros((3, 9)), np.zeros((3, 5)), np.zeros(9))
 
 
-def test_training_without_a_subset_is_judged_on_that_subset() -> None:
+def test_training_without_a_subset_is_judged_on_that_subset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """What a model says of the subsets that it was trained on does not count."""
+    monkeypatch.setattr(contests, "RESAMPLES", 100)
     rng = np.random.default_rng(1)
     subset = np.repeat(["ss01", "ss02"], 60)
     opinion = rng.normal(size=120)

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from trainer import evaluate
-from trainer.evaluation import footnote
+from trainer.evaluation import contests, footnote, opinions, running, speed
 from trainer.evaluation.judging import Judge
 from trainer.evaluation.shelf import Shelf
 from trainer.export import Described, export
@@ -99,8 +99,14 @@ def naming(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_table_of_the_shipped_model(clean: Path, biq: Path, tmp_path: Path) -> None:
+def test_every_table_of_the_shipped_model(
+    clean: Path, biq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All that needs no moving pictures, in seconds; kept as JSON, Markdown and PNG."""
+    for module in (opinions, contests):
+        monkeypatch.setattr(module, "RESAMPLES", 50)
+    monkeypatch.setattr(running, "QUICK_FRAMES", 4)
+    monkeypatch.setattr(speed, "WARM_UP", 1)
     predictions = tmp_path / "other.npy"
     np.save(predictions, np.linspace(10, 90, 12))
     model, out = str(model_folder("measures")), tmp_path / "out"

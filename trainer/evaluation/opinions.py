@@ -142,7 +142,7 @@ def cross_table(
 
 
 def pair_shares(
-    predicted: Values, opinion: Values, low: float, high: float, resamples: int = RESAMPLES
+    predicted: Values, opinion: Values, low: float, high: float, resamples: int | None = None
 ) -> tuple[float, tuple[float, float], int]:
     """Share of pairs put in order among those `low` up to `high` apart (high left out), its
     interval over pictures, and how many pairs there are.
@@ -152,7 +152,7 @@ def pair_shares(
     right = inside * (predicted[:, None] > predicted[None])
     n, rng = len(opinion), _rng()
     shares = []
-    for _ in range(resamples):
+    for _ in range(resamples or RESAMPLES):
         weight = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float32)
         pairs = float(weight @ inside @ weight)
         shares.append(float(weight @ right @ weight) / pairs if pairs else np.nan)
@@ -162,7 +162,7 @@ def pair_shares(
 
 
 def mean_within(
-    predicted: Values, opinion: Values, subset: NDArray[np.str_], resamples: int = RESAMPLES
+    predicted: Values, opinion: Values, subset: NDArray[np.str_], resamples: int | None = None
 ) -> tuple[float, tuple[float, float]]:
     """SRCC within each subset, their mean, pictures drawn anew within each."""
     rng, groups = _rng(), [np.flatnonzero(subset == name) for name in np.unique(subset)]
@@ -170,7 +170,10 @@ def mean_within(
     def mean(rows: Sequence[NDArray[np.int64]]) -> float:
         return float(np.mean([evaluate.srcc(predicted[it], opinion[it]) for it in rows]))
 
-    drawn = [mean([rng.choice(rows, len(rows)) for rows in groups]) for _ in range(resamples)]
+    drawn = [
+        mean([rng.choice(rows, len(rows)) for rows in groups])
+        for _ in range(resamples or RESAMPLES)
+    ]
     return mean(groups), _interval(drawn)
 
 

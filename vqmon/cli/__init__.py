@@ -130,7 +130,11 @@ class _Program(click.Group):
 
 def _become(name: str, argv: Sequence[str]) -> None:
     """Become the program ``vqmon-NAME``; return when there is none."""
-    path = shutil.which(f"vqmon-{name}") if "/" not in name else None
+    if "/" in name:
+        return
+    # Beside the interpreter too: of an environment that is used without being activated.
+    beside = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
+    path = shutil.which(f"vqmon-{name}", path=beside)
     if path is None:
         return
     sys.stdout.flush()
