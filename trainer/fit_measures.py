@@ -30,7 +30,7 @@ from trainer.datasets import (
     near_duplicates,
     validation_part,
 )
-from trainer.export import Described, batch_spread, export, parity, write_card
+from trainer.export import Described, batch_spread, export, parity, prepared, write_card
 from trainer.extract import Extraction, Ladders, Opinions, probe_measures
 from trainer.measured import BINS, Lessons, MeasuredQuality, Recipe, predict, train
 from vqmon.measures import MEASURES
@@ -273,10 +273,10 @@ def write(
         "probe": probe_measures().tolist(),
     }
     card["figures"]["largest difference from torch, points"] = round(
-        parity(network, folder, test), 5
+        parity(network, folder, prepared(measures=test)), 5
     )
     card["figures"]["largest difference alone or in a batch, points"] = round(
-        batch_spread(folder, test[:256]), 5
+        batch_spread(folder, prepared(measures=test[:256])), 5
     )
     write_card(folder, card)
 

@@ -216,7 +216,7 @@ def release(
         "view": torch.from_numpy(damaged.view[:2, 0]),
         "measures": torch.from_numpy(measures[:2]),
     }
-    outputs = {
+    outputs: dict[str, dict[str, Any]] = {
         "score": {
             "kind": "distribution",
             "meaning": "probability of each quality value; quality is the expectation",
@@ -293,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "split": "validation from the published train split by subset, near-duplicates "
             "(256-bit dHash, 10 bits) undivided; the published test split is only for figures",
         },
-        "figures": json.loads(given.figures.read_text()) if given.figures else {},
+        "figures": json.loads(given.figures.read_text())["tables"] if given.figures else {},
     }
     damaged = synthesise.load(given.synthetic)
     parts = [it.views.measures[:, 0] for it in opinions(given.biq, given.views)]

@@ -121,7 +121,7 @@ class Synthetic:
         rows = np.flatnonzero(held.split == split)
         alone = held.ladder[rows] < 0
         ladders = np.unique(held.ladder[rows][~alone])
-        by_ladder = {number: [] for number in ladders.tolist()}
+        by_ladder: dict[int, list[int]] = {number: [] for number in ladders.tolist()}
         for row in rows[~alone].tolist():
             by_ladder[int(held.ladder[row])].append(row)
         self.units = [np.array(it) for it in by_ladder.values()] + [
@@ -145,7 +145,7 @@ class Given(NamedTuple):
     score: Tensor
     levels: Tensor
     regions: Tensor
-    index: Tensor
+    likeness: Tensor
     wrong_measures: Tensor
 
 
@@ -353,14 +353,14 @@ def _losses(
     if rng.random() < 0.5:
         seen = seen.flipped()
         if truth:
-            truth["regions"] = truth["regions"].unflatten(1, (3, 3)).flip(2).flatten(1)
+            truth["regions"] = truth["regions"].unflatten(1, (3, 3)).flip(2).flatten(1)  # type: ignore[no-untyped-call]
     picks = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
     given = student(seen.thinned(picks, each=1 + int(rng.random() < 0.25)))
     bins = student.network.heads.bins
     losses = {"measures": given.wrong_measures}
     losses |= opinion_losses(given.score[:count], torch.from_numpy(learning.quality[rows]), bins)
     if truth:
-        parts = (given.score, given.levels, given.regions, given.index)
+        parts = (given.score, given.levels, given.regions, given.likeness)
         score, levels, regions, index = (it[count:] for it in parts)
         losses |= damage_losses((score, levels, regions, index), truth, bins)
     return losses
@@ -483,7 +483,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     network = lite()
     measures = data[0].views.measures[:, 0]
     network.backbone.standardise(torch.from_numpy(measures))
-    network = network.to(memory_format=torch.channels_last)  # a third faster on CPUs
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
     train(Student(network), data, given.synthetic, given.out, options)
     return 0
 

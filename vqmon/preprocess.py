@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,5 +38,9 @@ def prepare(frame: Frame, rng: np.random.Generator | None = None) -> Prepared:
     """
     seen = look(frame, rng)
     values, cells = measured(seen)
-    inputs = {"measures": values, "patches": pieces(seen), "view": overview(seen)}
+    inputs: dict[str, NDArray[Any]] = {
+        "measures": values,
+        "patches": pieces(seen),
+        "view": overview(seen),
+    }
     return Prepared(frame.position, Measures(values, cells), inputs)

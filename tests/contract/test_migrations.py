@@ -161,7 +161,7 @@ def test_starters_do_not_collide(url: str) -> None:
     assert schema_version(url) == SCHEMA
 
 
-SAMPLES = {
+SAMPLES: dict[str, tuple[str, ...]] = {
     "0001": (
         """INSERT INTO segments (id, stream, started_at, seconds, start, quality, quality_worst,
              uncertainty, frames_scored, no_score_reason, model, bytes, thumbnail, evidence,

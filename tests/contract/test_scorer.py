@@ -179,7 +179,11 @@ def test_a_picture_that_is_not_finite_gets_no_score_and_spoils_no_other(
 ) -> None:
     """A broken measure must neither become a number nor take its batch along."""
     broken = np.full_like(pictures[1].inputs["measures"], np.nan)
-    batch = [pictures[0], replace(pictures[1], inputs={"measures": broken}), pictures[2]]
+    batch = [
+        pictures[0],
+        replace(pictures[1], inputs={**pictures[1].inputs, "measures": broken}),
+        pictures[2],
+    ]
 
     first, second, third = scorer.assess(batch)
 

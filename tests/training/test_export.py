@@ -14,11 +14,10 @@ pytest.importorskip("onnx")
 import torch
 from torch import Tensor, nn
 
-from trainer.export import PARITY_POINTS, Described, batch_spread, export, parity, pictures
+from trainer.export import PARITY_POINTS, Described, batch_spread, export, parity, prepared
 from trainer.measured import BINS, Lessons, MeasuredQuality, Recipe
 from vqmon.errors import ScorerError
 from vqmon.measures import MEASURES
-from vqmon.preprocess import Prepared
 from vqmon.scorers.onnx import OnnxScorer
 
 torch.set_num_threads(1)
@@ -64,10 +63,10 @@ def test_the_folder_scores_as_the_network_does(
     network: MeasuredQuality, measured: np.ndarray, folder: Path
 ) -> None:
     """Proved with the very scorer that will serve it."""
-    qualities = [a.quality for a in OnnxScorer(folder).assess(pictures(measured))]
+    qualities = [a.quality for a in OnnxScorer(folder).assess(prepared(measures=measured))]
 
     assert np.ptp(np.array(qualities)) > 20
-    assert parity(network, folder, measured) < PARITY_POINTS
+    assert parity(network, folder, prepared(measures=measured)) < PARITY_POINTS
 
 
 def test_parity_notices_a_difference(measured: np.ndarray, folder: Path) -> None:
@@ -77,12 +76,12 @@ def test_parity_notices_a_difference(measured: np.ndarray, folder: Path) -> None
     lessons = Lessons(values, torch.zeros(300), values[None, :6], values[:1])
     other = MeasuredQuality(lessons, [0, 1], Recipe(members=4, hidden=16))
 
-    assert parity(other, folder, measured) > 1
+    assert parity(other, folder, prepared(measures=measured)) > 1
 
 
 def test_a_batch_changes_no_score(measured: np.ndarray, folder: Path) -> None:
     """Any batch size, and each picture alone."""
-    assert batch_spread(folder, measured[:64]) < PARITY_POINTS
+    assert batch_spread(folder, prepared(measures=measured[:64])) < PARITY_POINTS
 
 
 def test_the_card_says_what_goes_in_and_out(folder: Path) -> None:
@@ -104,7 +103,7 @@ def test_uncertainty_is_calibrated_as_the_card_says(
     values = np.array(BINS, float)
     spread = np.sqrt((p * (values - p @ values) ** 2).sum())
 
-    [assessment] = OnnxScorer(folder).assess(pictures(measured[:1]))
+    [assessment] = OnnxScorer(folder).assess(prepared(measures=measured[:1]))
 
     assert assessment.uncertainty == pytest.approx(np.hypot(1.5 * spread, 3.0), abs=1e-3)
 
@@ -130,9 +129,7 @@ def test_a_network_with_more_inputs_and_outputs_fits_the_same_format(tmp_path: P
     export(TwoEyes(), {"measures": measured, "view": view}, described, tmp_path)
 
     scorer = OnnxScorer(tmp_path)
-    [prepared] = pictures(measured[:1].numpy())
-    inputs = {**prepared.inputs, "view": view[0].numpy()}
-    [assessment] = scorer.assess([Prepared(0.0, prepared.measures, inputs)])
+    [assessment] = scorer.assess(prepared(measures=measured[:1].numpy(), view=view[:1].numpy()))
 
     assert scorer.inputs == ("measures", "view")
     assert assessment.quality == pytest.approx(20, abs=0.01)
@@ -153,7 +150,7 @@ def test_a_network_that_says_nonsense_gets_no_score(tmp_path: Path) -> None:
     described = Described("broken", "1", {"measures": MEASURES}, outputs, FACTS)
     export(Broken(), {"measures": torch.from_numpy(values)}, described, tmp_path)
 
-    sane, insane = OnnxScorer(tmp_path).assess(pictures(values))
+    sane, insane = OnnxScorer(tmp_path).assess(prepared(measures=values))
 
     assert sane.quality == pytest.approx(50)
     assert insane.quality is None

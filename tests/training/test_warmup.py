@@ -56,7 +56,7 @@ def test_unknown_levels_and_cells_teach_nothing() -> None:
     logits = torch.randn(4, 8, 6, requires_grad=True)
     regions = torch.randn(4, 9, 2, requires_grad=True)
 
-    (level_loss(logits, truth) + region_loss(regions, torch.full((4, 9), -1))).backward()
+    (level_loss(logits, truth) + region_loss(regions, torch.full((4, 9), -1))).backward()  # type: ignore[no-untyped-call]
 
     assert logits.grad is not None
     assert regions.grad is not None
@@ -81,7 +81,7 @@ def test_only_rungs_of_one_ladder_are_compared() -> None:
     quality = torch.tensor([80.0, 60, 10, 20], requires_grad=True)
 
     loss = ladder_loss(quality, ladder, rung)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
 
     assert quality.grad is not None
     assert (quality.grad[2:] == 0).all()

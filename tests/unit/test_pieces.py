@@ -23,7 +23,7 @@ def frame(luma: np.ndarray, colour: Colour = FULL) -> Frame:
 def ramp(height: int, width: int) -> np.ndarray:
     """Brighter to the right, and slightly downwards."""
     rows, columns = np.mgrid[:height, :width]
-    return 30 + 150 * columns / width + 50 * rows / height
+    return np.asarray(30 + 150 * columns / width + 50 * rows / height)
 
 
 @pytest.mark.parametrize("size", [(32, 48), (60, 34), (384, 512), (1080, 1920), (2160, 3840)])

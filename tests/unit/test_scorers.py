@@ -77,7 +77,8 @@ def test_a_shared_scorer_can_be_named_in_the_configuration(tmp_path: Path) -> No
         (lambda c: c["inputs"]["measures"]["names"].pop(), "names"),
         (lambda c: c["files"]["model.onnx"].update(sha256="0"), "is damaged"),
         (lambda c: c["files"].update({"other.bin": {"sha256": "0"}}), "other.bin is missing"),
-        (lambda c: c["inputs"].update(view={"dtype": "float32", "shape": [3]}), "the card says"),
+        (lambda c: c["inputs"].update(more={"dtype": "float32", "shape": [3]}), "the card says"),
+        (lambda c: c.pop("findings"), "lacks the key 'findings'"),
     ],
 )
 def test_a_wrong_card_is_explained(folder: Path, how: Change, message: str) -> None:
@@ -134,7 +135,7 @@ def test_a_network_that_the_runtime_refuses_is_named(folder: Path) -> None:
 
 def test_a_model_of_other_measures_is_refused(folder: Path) -> None:
     """Measures in another order would be scored without any error, and wrongly."""
-    names = read_card(folder).inputs[0].names
+    [names] = [it.names for it in read_card(folder).inputs if it.name == "measures"]
     swapped = [names[1], names[0], *names[2:]]
     change(folder, lambda c: c["inputs"]["measures"].update(names=swapped))
 
@@ -249,8 +250,9 @@ def test_outputs_of_another_kind_of_model_are_refused() -> None:
 def test_inputs_that_do_not_fit_are_an_error() -> None:
     """Model and preprocessing of different versions: say so instead of scoring."""
     scorer = OnnxScorer(model_folder())
-    short = replace(picture(), inputs={"measures": np.zeros(3, np.float32)})
-    other = replace(picture(), inputs={"patches": np.zeros(3, np.float32)})
+    whole = picture()
+    short = replace(whole, inputs={**whole.inputs, "measures": np.zeros(3, np.float32)})
+    other = replace(whole, inputs={"view": whole.inputs["view"]})
 
     with pytest.raises(ScorerError, match="has shape"):
         scorer.assess([short])

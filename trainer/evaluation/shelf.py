@@ -110,11 +110,14 @@ class Shelf:
 
 
 def _make(source: Path, recipe: Recipe, place: Path) -> dict[str, Any]:
+    """Makes a source's file, unless another run has done so meanwhile."""
+    if (place / f"{_key(source)}.npz").is_file():
+        return {}
     rows: list[dict[str, Any]] = [_row(shot) for shot in recipe(source)]
     facts = json.dumps([row.pop("facts") for row in rows])
     stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     file = place / f"{_key(source)}.npz"
-    unfinished = file.with_suffix(".unfinished.npz")
+    unfinished = file.with_suffix(f".{os.getpid()}.unfinished.npz")
     np.savez(unfinished, allow_pickle=False, facts=np.array(facts), **stacked)
     unfinished.replace(file)
     return {"shots": len(rows)}

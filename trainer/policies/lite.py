@@ -40,7 +40,7 @@ class Inputs(NamedTuple):
 
     def flipped(self) -> Inputs:
         """Left and right exchanged; the measures are taken to be the same either way."""
-        grid = self.patches.unflatten(1, (GRID, GRID)).flip(2, 4).flatten(1, 2)
+        grid = self.patches.unflatten(1, (GRID, GRID)).flip(2, 4).flatten(1, 2)  # type: ignore[no-untyped-call]
         return Inputs(grid, self.view.flip(3), self.measures)
 
     def thinned(self, rng: torch.Generator, each: int = 2) -> Inputs:
@@ -141,10 +141,10 @@ class Backbone(nn.Module):
         """All patches in the order of the grid, or some a cell in that of cells -> (B, 9 c)."""
         if seen.shape[1] == GRID * GRID:
             inside = GRID // CELLS_A_SIDE
-            cells = seen.unflatten(1, (CELLS_A_SIDE, inside, CELLS_A_SIDE, inside))
+            cells = seen.unflatten(1, (CELLS_A_SIDE, inside, CELLS_A_SIDE, inside))  # type: ignore[no-untyped-call]
             mean = cells.mean((2, 4)).flatten(1, 2)  # (B, 9, C)
         else:
-            mean = seen.unflatten(1, (CELLS_A_SIDE**2, -1)).mean(2)
+            mean = seen.unflatten(1, (CELLS_A_SIDE**2, -1)).mean(2)  # type: ignore[no-untyped-call]
         return functional.gelu(self.cell(mean)).flatten(1)
 
     def _view(self, view: Tensor) -> Tensor:
