@@ -32,3 +32,18 @@ def _logging_as_it_was() -> Generator[None]:
     ]
     root.setLevel(levels[0])
     ours.setLevel(levels[1])
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_priority() -> Generator[None]:
+    """SVT-AV1 makes its caller a real-time process where it may (as root), and the servers and
+    daemons of later tests would inherit that.
+    """
+    _become_ordinary()
+    yield
+    _become_ordinary()
+
+
+def _become_ordinary() -> None:
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -105,11 +107,25 @@ def encoded(
     context.thread_count = 1
     context.options = encoder.options(rate, interval) | dict(extra or {})
     packets = []
-    for frame in frames:
-        frame.pict_type = 0
-        packets += [bytes(packet) for packet in context.encode(frame)]
-    packets += [bytes(packet) for packet in context.encode(None)]
+    with ordinary_priority():
+        for frame in frames:
+            frame.pict_type = 0
+            packets += [bytes(packet) for packet in context.encode(frame)]
+        packets += [bytes(packet) for packet in context.encode(None)]
     return packets
+
+
+@contextmanager
+def ordinary_priority() -> Iterator[None]:
+    """SVT-AV1 makes the thread that calls it a real-time one where it may, as root: everything
+    else on the machine then starves, and children inherit it. Put back what was before.
+    """
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, priority)
 
 
 def decoded(packets: Sequence[bytes], name: str) -> list[av.VideoFrame]:
