@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from tests.media import write_clip
 from vqmon.domain import Colour, Frame, Stream
@@ -249,3 +252,26 @@ def test_a_photograph_with_exif_data_is_read(tmp_path: Path) -> None:
         frames = [item for item in media if isinstance(item, Frame)]
 
     assert [(frame.width, frame.height) for frame in frames] == [(64, 48)]
+
+
+def test_photographs_with_a_colour_profile_are_read(tmp_path: Path) -> None:
+    """Cameras and phones write one into every picture; asking PyAV for side data of several such
+    pictures killed the process, so this is tried in one of its own.
+    """
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    names = [f"{number}.png" for number in range(6)]
+    for name in names:
+        Image.fromarray(picture).save(tmp_path / name, icc_profile=profile)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "vqmon", "score", *names, "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)) == len(names)

@@ -205,8 +205,10 @@ class PictureDecoder:
 
 
 def quantiser(picture: av.VideoFrame) -> float | None:
-    """Mean QP 0..51 over the macroblocks (H.264), None where the decoder tells none.
+    """Mean QP 0..51 over the macroblocks; of H.264 pictures only, None where the decoder tells none.
 
+    PyAV 18.1 frees the metadata of side data, such as the colour profile of a photograph, which
+    FFmpeg frees once more: reading it crashes the process, so nobody may ask for other pictures.
     `picture.side_data` would make a cycle that keeps each picture's memory until the garbage
     collector comes by: 300 MB a stream.
     """

@@ -261,7 +261,7 @@ class Player:
             key=bool(picture.key_frame),
             skipped=item.skipped,
             corrupt=item.corrupt,
-            qp=quantiser(picture),
+            qp=quantiser(picture) if self._known.codec == "h264" else None,
             sample_aspect=self._aspect,
             rotation=round(-picture.rotation / 90) * 90 % 360,
             interlaced=picture.interlaced_frame,
