@@ -38,6 +38,7 @@ def test_the_public_names_are_these() -> None:
         "open_source",
         "open_store",
         "parse_duration",
+        "parse_size",
     ]
 
 

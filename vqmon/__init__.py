@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vqmon.errors import ConfigError, VqmonError
     from vqmon.pipeline import monitor
     from vqmon.ports import Evidence, Plugin, PluginContext, Scorer, SegmentStore, Source
-    from vqmon.quantities import parse_duration
+    from vqmon.quantities import parse_duration, parse_size
     from vqmon.scorers import load_scorer
     from vqmon.sources import open_source
     from vqmon.store import open_store
@@ -63,6 +63,7 @@ __all__ = [
     "open_source",
     "open_store",
     "parse_duration",
+    "parse_size",
 ]
 
 _HOMES = {
@@ -74,6 +75,7 @@ _HOMES = {
     "open_source": "sources",
     "open_store": "store",
     "parse_duration": "quantities",
+    "parse_size": "quantities",
 } | dict.fromkeys(
     ("Evidence", "Plugin", "PluginContext", "Scorer", "SegmentStore", "Source"), "ports"
 )

@@ -470,7 +470,9 @@ def test_the_command_fails_when_an_enabled_plugin_cannot_run(
     """For a check after an upgrade; before anything was stored, too."""
     path = configuration(folder(good=PLUGIN, bad="1 / 0"), given)
 
-    result = plugins("-c", str(path), "--json")
+    result = CliRunner().invoke(
+        program, ["plugins", "-c", str(path), "--json"], standalone_mode=False
+    )
 
-    assert result.exit_code == 1
+    assert result.return_value == 1
     assert state in {it["state"] for it in json.loads(result.output)}

@@ -30,7 +30,7 @@ class _Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        from vqmon.quantities import parse_duration
+        from vqmon import parse_duration
 
         if isinstance(value, float):
             return value

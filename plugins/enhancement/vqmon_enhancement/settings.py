@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from vqmon.quantities import parse_duration, parse_size
+from vqmon import parse_duration, parse_size
 from vqmon_enhancement.remedies import MENDS
 
 
