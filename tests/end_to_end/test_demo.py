@@ -16,7 +16,7 @@ import av
 import psutil
 import pytest
 
-from vqmon.demo import broadcast
+from vqmon.demo import on_air
 
 PROGRAM = [sys.executable, "-m", "vqmon"]
 
@@ -110,7 +110,7 @@ def test_the_channel_ends_with_whoever_started_it(tmp_path: Path) -> None:
 def test_the_channel_is_a_real_stream_with_sound(tmp_path: Path) -> None:
     """What is watched went through an encoder, a multiplexer, a socket and a decoder."""
     with (
-        broadcast(20, tmp_path / "log") as url,
+        on_air(20, tmp_path / "log") as url,
         av.open(url, timeout=20) as container,
     ):
         video, audio = container.streams.video[0], container.streams.audio[0]
@@ -134,7 +134,7 @@ def test_the_channel_says_why_it_cannot_start(
 
     with (
         pytest.raises(Exception, match="could not be started"),
-        broadcast(20, tmp_path / "log"),
+        on_air(20, tmp_path / "log"),
     ):
         pass
 

@@ -48,7 +48,7 @@ def run(seconds: float = LENGTH, folder: Path | None = None, *, open_browser: bo
     acts = programme(seconds)
     print(_announcement(acts, seconds), flush=True)
     since = _now()
-    with broadcast(seconds, folder / "broadcast.log") as url, screen(acts) as shown:
+    with on_air(seconds, folder / "broadcast.log") as url, screen(acts) as shown:
         viewer = _Viewer(shown, seconds)
         code = watch(url, folder, seconds + OPENING_SECONDS, viewer.seen)
     return _finish(folder, since, acts, viewer.segments, code, open_browser=open_browser)
@@ -109,7 +109,7 @@ def keep_off_proxies() -> None:
 
 
 @contextmanager
-def broadcast(seconds: float, log_file: Path) -> Iterator[str]:
+def on_air(seconds: float, log_file: Path) -> Iterator[str]:
     """The channel's URL while its process lives; the process ends with the block, or with us."""
     with program("vqmon.demo.broadcast", str(seconds), log_file=log_file) as process:
         yield f"http://127.0.0.1:{first_line(process, log_file)}/live.ts"
