@@ -261,7 +261,7 @@ class Player:
             key=bool(picture.key_frame),
             skipped=item.skipped,
             corrupt=item.corrupt,
-            qp=quantiser(picture) if self._known.codec == "h264" else None,
+            qp=quantiser(picture) if self._codec == "h264" else None,
             sample_aspect=self._aspect,
             rotation=round(-picture.rotation / 90) * 90 % 360,
             interlaced=picture.interlaced_frame,
@@ -347,6 +347,11 @@ class Player:
         """Positions never go back, whichever kind of thing carries them."""
         self._given = max(self._given, round(position, 6))
         return self._given
+
+    @property
+    def _codec(self) -> str | None:
+        """Of the video, as far as it is known."""
+        return self._known.codec if self._known else None
 
     def _captured_at(self, position: float) -> datetime:
         """Wall clock; for a file the time of opening and its own time after that."""
