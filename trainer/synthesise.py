@@ -1,7 +1,7 @@
 """Clean pictures -> damaged ones with exact labels, prepared as serving prepares its frames.
 
     python -m trainer.synthesise --clean DIR [--biq DIR] [--clips DIR] --out FOLDER
-        [--samples 8000] [--seed 1] [--processes 2]
+        [--samples 20000] [--seed 1] [--processes 2]
 
 Two thirds are *ladders*: one content, one damage, rungs 0 (clean) to 5. The others stand alone:
 two or three kinds of damage at once, damage in a part of the picture, and clean pictures of many
@@ -45,8 +45,9 @@ from trainer.degrade.codecs import (
 )
 from trainer.degrade.corruption import damage, debris, level_of_area, lossy_rungs
 from trainer.degrade.pixels import rounded
-from trainer.extract import JPEG_COLOUR, LEAN, VIDEO_COLOUR, frame_of
+from trainer.extract import JPEG_COLOUR, VIDEO_COLOUR, frame_of
 from trainer.likeness import VISIBLE, Original
+from trainer.spreading import LEAN
 from vqmon.domain import DEGRADATIONS, Colour
 from vqmon.preprocess import prepare
 
@@ -59,6 +60,9 @@ PART = 34
 DRAWS = 2
 """Of patch offsets: the fixed ones of serving, and random ones."""
 
+SEEDS_APART = 1_000_000
+"""Between the ladders of two seeds, whose groups are both counted from 0."""
+
 FRAMES = 12
 UNKNOWN = -1
 
@@ -66,15 +70,17 @@ CODED = (50.0, 37.0, 20.0, 0.0, -22.0)
 """Index of levels 1 to 5 of compression: medians of JPEG quality 25, 18, 12, 8 and 5."""
 
 LADDERS = {
-    "blur": 0.17,
-    "noise": 0.17,
-    "compression": 0.27,
-    "banding": 0.08,
-    "underexposed": 0.11,
-    "overexposed": 0.07,
-    "upscaled": 0.07,
-    "corrupted": 0.06,
+    "blur": 0.13,
+    "noise": 0.12,
+    "compression": 0.22,
+    "banding": 0.07,
+    "underexposed": 0.17,
+    "overexposed": 0.11,
+    "upscaled": 0.08,
+    "corrupted": 0.10,
 }
+"""Share of the ladders. Exposure is told from content, not from a trace, so that it needs most."""
+
 EXPOSURE = ("underexposed", "overexposed")
 REAL_CLIPS = ("tears-of-steel.webm", "flower.mp4", "road.mp4")
 GOOD = 75.0
@@ -155,6 +161,8 @@ def load(folder: Path) -> Synthetic:
     for file in files:
         with np.load(file) as part:
             stored.append(dict(part))
+        ladder, seed = stored[-1]["ladder"], int(file.stem.split("-")[1])
+        ladder[ladder >= 0] += seed * SEEDS_APART
     arrays = {name: np.concatenate([part.pop(name) for part in stored]) for name in [*stored[0]]}
     kinds = tuple(str(name) for name in arrays.pop("kind"))
     return Synthetic(**arrays, kinds=kinds)
@@ -176,9 +184,11 @@ def find_sources(clean: Path, biq: Path | None, clips: Path | None) -> Sources:
         for it in (biq2021(biq) if biq else [])
         if it.split == "train" and it.subset == "ss03" and it.quality >= GOOD
     ]
-    pools["biq"] = [Source(str(it.path), 10_000 + i, 0, True) for i, it in enumerate(good)]
+    pools["biq"] = [
+        Source(str(it.path), 10_000 + i, int(i % 8 == 0), True) for i, it in enumerate(good)
+    ]
     moving = [clips / name for name in REAL_CLIPS if (clips / name).is_file()] if clips else []
-    shares = {"small": 0.5, "large": 0.28, "berkeley": 0.05, "biq": 0.17}
+    shares = {"small": 0.4, "large": 0.22, "berkeley": 0.06, "biq": 0.32}
     return Sources(
         tuple((shares[name], tuple(pool)) for name, pool in pools.items() if pool),
         tuple(Source(str(path), 20_000 + i, 0) for i, path in enumerate(moving)),
@@ -187,6 +197,17 @@ def find_sources(clean: Path, biq: Path | None, clips: Path | None) -> Sources:
 
 def group(number: int, sources: Sources, seed: int) -> dict[str, NDArray[Any]]:
     """Six samples or, where rungs were left out, fewer; the same for the same number and seed."""
+    samples, colour, source, rng = made(number, sources, seed)
+    rows = [_row(sample, colour, source, number, rng) for sample in samples]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def made(
+    number: int, sources: Sources, seed: int
+) -> tuple[list[Sample], Colour, Source, np.random.Generator]:
+    """The samples of a group as whole pictures, the range and matrix in which they are shown, what
+    they were made from, and the generator that made them.
+    """
     rng = np.random.default_rng((seed, number))
     source = sources.draw(rng)
     colour = JPEG_COLOUR if rng.random() < 0.5 else VIDEO_COLOUR
@@ -201,8 +222,7 @@ def group(number: int, sources: Sources, seed: int) -> dict[str, NDArray[Any]]:
     else:
         picture = _still(source, rng)
         samples = [_single(_grid(_cropped(picture, rng), rng), rng) for _ in range(GROUP)]
-    rows = [_row(sample, colour, source, number, rng) for sample in samples]
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return samples, colour, source, rng
 
 
 def _row(
@@ -661,7 +681,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--biq", type=Path, help="BIQ2021 as published, for more clean pictures")
     parser.add_argument("--clips", type=Path, help="real footage: " + ", ".join(REAL_CLIPS))
     parser.add_argument("--out", type=Path, required=True, help="folder to keep the parts in")
-    parser.add_argument("--samples", type=int, default=8000)
+    parser.add_argument("--samples", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args(arguments)

@@ -14,6 +14,9 @@ from vqmon.domain import Assessment, Event, Finding, Frame, Media, Segment, Stre
 TAIL_SECONDS = 0.5
 """Media without a picture, shorter than this, at the end of a stream is no segment."""
 
+WORST_SHARE, WORST_WEIGHT = 0.2, 0.3
+"""Of a segment's time, and how much its mean counts beside that of the whole."""
+
 LATE_ANCHOR_SECONDS = 2.0
 """A stream that stays this far behind its own clock has really lost time: re-anchor."""
 
@@ -127,7 +130,7 @@ def close(
         return replace(segment, no_score_reason=_why_no_score(window))
     return replace(
         segment,
-        quality=round(_weighted(qualities, weights), 2),
+        quality=round(_pooled(qualities, weights), 2),
         quality_worst=round(min(qualities), 2),
         uncertainty=round(_weighted([a.uncertainty or 0.0 for a in good], weights), 2),
     )
@@ -146,6 +149,22 @@ def _standing(assessed: Sequence[Assessment], start: float, end: float) -> list[
     later = [a.position for a in assessed[1:]]
     edges = [min(start, *later, end), *later, end] if assessed else []
     return [max(1e-3, b - a) for a, b in pairwise(edges)]
+
+
+def _pooled(qualities: Sequence[float], weights: Sequence[float]) -> float:
+    """What a viewer takes from the whole: the mean, in part that of the worst fifth of the time.
+
+    A short bad stretch is remembered beyond its length (temporal pooling by percentiles: Moorthy
+    and Bovik, 2009; Seshadrinathan and Bovik, 2011). A steady segment keeps its mean.
+    """
+    room = WORST_SHARE * sum(weights)
+    worst = 0.0
+    for quality, weight in sorted(zip(qualities, weights, strict=True)):
+        part = min(weight, room)
+        worst += part * quality
+        room -= part
+    worst /= WORST_SHARE * sum(weights)
+    return (1 - WORST_WEIGHT) * _weighted(qualities, weights) + WORST_WEIGHT * worst
 
 
 def _weighted(values: Sequence[float], weights: Sequence[float]) -> float:

@@ -28,12 +28,14 @@ def second(at: float, *, late: int = 0) -> Traffic:
 
 
 def test_a_segment_remembers_its_worst_second() -> None:
-    """One bad frame barely moves the mean but is the segment's worst."""
+    """A bad tenth weighs more than its length, and its frame is the segment's worst: the mean is
+    75, that of the worst fifth 55.
+    """
     source = FakeSource(brightness=[80] * 9 + [30])
 
     [segment] = watch(source)
 
-    assert segment.quality == pytest.approx(75, abs=2)
+    assert segment.quality == pytest.approx(0.7 * 75 + 0.3 * 55, abs=2)
     assert segment.quality_worst == pytest.approx(30, abs=3)
     assert segment.frames_scored == 10
 
@@ -134,7 +136,9 @@ def test_batches_do_not_change_the_result() -> None:
 
 
 def test_dense_scores_do_not_count_double() -> None:
-    """A burst scores the bad second six times; the mean must still be the mean over time."""
+    """A burst scores the bad second six times; it must still count as the tenth that it is: the
+    mean is 74, that of the worst fifth 50.
+    """
     bad = [5 + n / 6 for n in range(6)]
     media: list[Media] = [
         textured_frame(t, brightness=20.0 if 5 <= t < 6 else 80.0, seed=n)
@@ -144,7 +148,7 @@ def test_dense_scores_do_not_count_double() -> None:
 
     [segment] = watch(FakeSource(media), stream)
 
-    assert segment.quality == pytest.approx(74, abs=4)
+    assert segment.quality == pytest.approx(0.7 * 74 + 0.3 * 50, abs=4)
 
 
 def test_evidence_is_offered_every_scored_frame_and_closes_the_segment() -> None:

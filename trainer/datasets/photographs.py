@@ -24,13 +24,17 @@ def clean_photographs(root: Path) -> CleanPhotographs:
     """Photographs below `root`: the corpora `CID22/`, `clic2025/`, `kodak/` and `BSDS500/`.
 
     Laid out as published. Train: CID22 training (512 px), CLIC 2025 validation (2048 px) and
-    BSDS500 train (481x321). Of these, every eighth CID22 and CLIC picture is for validation.
+    BSDS500 (481x321). Of these, every eighth CID22 and CLIC picture is for validation.
     Held out: CID22 validation, CLIC 2025 final-test, Kodak.
     """
     cid, clic = root / "CID22" / "CID22-512", root / "clic2025"
     ours = [*_pictures(cid / "training"), *_pictures(clic / "validation")]
     train = [p for i, p in enumerate(ours) if i % 8]
-    berkeley = _pictures(root / "BSDS500" / "data" / "images" / "train")
+    berkeley = [
+        path
+        for part in ("train", "val", "test")
+        for path in _pictures(root / "BSDS500" / "data" / "images" / part)
+    ]
     held_out = [
         *_pictures(cid / "validation"),
         *_pictures(clic / "final-test"),
