@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -37,6 +36,7 @@ from scipy import ndimage, optimize
 
 from trainer.degrade import through_h264, through_jpeg
 from trainer.extract import JPEG_COLOUR, VIDEO_COLOUR, frame_of
+from trainer.spreading import spread
 from vqmon import measures, patches
 from vqmon.measures import MEASURES, Measures, measure
 from vqmon.measures import degradations as judged
@@ -264,10 +264,9 @@ def _cached(folder: Path, paths: list[Path], processes: int) -> Measured:
     folder = folder / _code_digest()
     folder.mkdir(parents=True, exist_ok=True)
     work = partial(_measured, folder=folder)
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for done, _ in enumerate(pool.imap(work, paths), 1):
-            if done % 50 == 0 or done == len(paths):
-                print(f"measured {done} of {len(paths)} photographs", flush=True)
+    for done, _ in enumerate(spread(work, paths, processes), 1):
+        if done % 50 == 0 or done == len(paths):
+            print(f"measured {done} of {len(paths)} photographs", flush=True)
     found = [np.load(_file(path, folder)) for path in paths]
     return _rows(*(np.concatenate([f[part] for f in found]) for part in ("values", "cells")))
 

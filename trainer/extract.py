@@ -7,9 +7,7 @@ through the fixed offsets of serving, which are draw 0 everywhere.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +20,7 @@ from PIL import Image
 
 from trainer.datasets import dhash
 from trainer.degrade import DEGRADATIONS, STRENGTHS, Picture, through_jpeg
+from trainer.spreading import spread
 from vqmon.domain import Colour, Frame, Stream
 from vqmon.measures import MEASURES
 from vqmon.preprocess import prepare
@@ -44,17 +43,6 @@ PARTS = {"opinions": 600, "ladders": 48}
 
 CLIP_KINDS = ("compression",)
 """Damage that depends on the frames before."""
-
-
-LEAN = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "8000000000",
-    "MALLOC_TRIM_THRESHOLD_": "16000000000",
-}
-"""Environment of the measuring processes: one thread each, and memory that is kept, which is
-five times faster than threads that fight and pages that are faulted in for every picture.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +113,7 @@ def _part(file: Path, paths: Sequence[Path], work: Work, processes: int) -> dict
     if file.is_file():
         with np.load(file) as stored:
             return dict(stored)
-    results = list(spread(work, paths, processes))
+    results = list(spread(work, paths, processes, chunk=2))
     stacked = {name: np.stack([r[name] for r in results]) for name in results[0]}
     unfinished = file.with_suffix(".unfinished.npz")
     np.savez(unfinished, allow_pickle=False, **stacked)
@@ -274,11 +262,3 @@ def made_up(rng: np.random.Generator, height: int, width: int) -> Picture:
     picture = 120 + 45 * grey + 12 * np.stack(layers, -1)
     picture[:, : width // 3] = picture[:, : width // 3] // 16 * 16
     return np.asarray(np.clip(np.rint(picture), 0, 255), np.uint8)
-
-
-def spread(work: Work, paths: Sequence[Path], processes: int) -> Iterable[dict[str, Any]]:
-    """In order, over several processes."""
-    for name, value in LEAN.items():
-        os.environ.setdefault(name, value)
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(work, paths, chunksize=2)

@@ -8,6 +8,8 @@ python -m trainer.grpo trainer/recipes/lite.yaml --features F.npz --heads START.
                end heads.pt, the best by the validation pictures, with its card.json
 
 Several processes: `accelerate launch --cpu --num_processes 2 -m trainer.grpo ...`
+
+A recipe that has `writer` trains a model that writes: see trainer.writing.
 """
 
 from __future__ import annotations
@@ -25,16 +27,19 @@ import torch
 import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trainer import checkpoints, evaluate, rewards
+from trainer import checkpoints, evaluate, rewards, writing
 from trainer.groups import Groups, Mixture, Pictures, load
 from trainer.grpo import BEST, Args, Row, State, train
 from trainer.policies import heads
 from trainer.policies.heads import Heads, HeadsPolicy
+from trainer.policies.writer import Loading
 from trainer.processes import launched
+from trainer.tasks import Asking
+from trainer.writing import Speaking, WriterRecipe
 
-Part = TypeVar("Part", Args, Mixture)
+Part = TypeVar("Part", Args, Mixture, Asking, Speaking, Loading)
 
-FITTING = {"int": (int,), "float": (float, int), "str": (str,)}
+FITTING = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,)}
 """Types of YAML values that a field of a recipe takes."""
 
 SHOWN = ("srcc", "plcc", "srcc_within", "coverage", "uncertainty", "ordered")
@@ -51,19 +56,48 @@ class Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """YAML with the keys train, groups and rewards. Raises ValueError naming key and remedy."""
+    raw = _mappings(path, {"train", "groups", "rewards"})
+    return Recipe(
+        args=_part(Args, raw["train"], f"{path}: train"),
+        mixture=_part(Mixture, raw["groups"], f"{path}: groups"),
+        rewards=_weights(raw["rewards"], path),
+    )
+
+
+def read_writer_recipe(path: Path) -> WriterRecipe:
+    """YAML with the keys train, asking, rewards, writer and loading. ValueError as above."""
+    raw = _mappings(path, {"train", "asking", "rewards", "writer", "loading"})
+    return WriterRecipe(
+        args=_part(Args, raw["train"], f"{path}: train"),
+        asking=_part(Asking, raw["asking"], f"{path}: asking"),
+        rewards=_weights(raw["rewards"], path),
+        speaking=_part(Speaking, raw["writer"], f"{path}: writer"),
+        loading=_part(Loading, raw["loading"], f"{path}: loading"),
+    )
+
+
+def for_a_writer(path: Path) -> bool:
+    """True for a recipe of a model that writes; False for any other, readable or not."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return False
+    return isinstance(raw, dict) and "writer" in raw
+
+
+def _mappings(path: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    wanted = {"train", "groups", "rewards"}
     maps = isinstance(raw, dict) and all(isinstance(part, dict) for part in raw.values())
     if not maps or set(raw) != wanted:
         raise ValueError(f"{path} must hold the mappings {', '.join(sorted(wanted))}, and no more")
-    return Recipe(
-        args=_part(Args, raw["train"], f"{path}: train"),
-        mixture=_part(Mixture, raw["groups"], f"{path}: groups"),
-        rewards={str(n): _weight(w, f"{path}: rewards.{n}") for n, w in raw["rewards"].items()},
-    )
+    return dict(raw)
+
+
+def _weights(raw: Mapping[str, Any], path: Path) -> dict[str, float]:
+    return {str(name): _weight(value, f"{path}: rewards.{name}") for name, value in raw.items()}
 
 
 def _weight(value: Any, where: str) -> float:
@@ -196,6 +230,10 @@ class CsvLog:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit code 2 with a message when the recipe or a file cannot be used."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if any(for_a_writer(Path(one)) for one in given if one.endswith((".yaml", ".yml"))):
+        writing.main(given, read_writer_recipe)
+        return
     parser = argparse.ArgumentParser("python -m trainer.grpo", description="Train heads with GRPO.")
     parser.add_argument("recipe", type=Path, help="YAML, e.g. trainer/recipes/lite.yaml")
     parser.add_argument("--features", type=Path, required=True, help="pictures (.npz)")
@@ -203,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--device", default="cpu", help="cpu or cuda; default %(default)s")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_args(given)
     try:
         _run(asked)
     except (ValueError, FloatingPointError) as error:

@@ -10,6 +10,7 @@ Labels that they read from a batch (B rows; NaN or -1 where unknown):
     group (B,) pictures to be compared with each other; partner (B,) rows from a picture to the
         one it is compared with, 0 for none
     levels (B, 8) 0 absent, 1..5; regions (B, 9) 0 intact, 1 damaged
+    preferred (B,), where a row holds two pictures: how likely viewers are to prefer the first
 
 Shapes: B pictures, G answers each.
 """
@@ -38,6 +39,9 @@ GAMMA = 1.0
 SIMILAR = 3.0
 """Two scores not farther apart than so many points say "similar"."""
 
+WITHIN = 8.75
+"""Points from the opinion inside which a score is right: .35 of a scale from 1 to 5."""
+
 ALL = slice(None)
 
 
@@ -52,6 +56,14 @@ def closeness(rollout: Rollout, batch: Batch, width: float = WIDTH) -> Tensor:
     error = (quality - batch["mos"][:, None]) / width  # (B, G)
     near = torch.exp(-0.5 * error.square())
     return near.where(quality.isfinite(), 0.0).where(batch["mos"].isfinite()[:, None], math.nan)
+
+
+def within(rollout: Rollout, batch: Batch, width: float = WITHIN) -> Tensor:
+    """1 less than `width` points from the opinion, else 0 (Q-Insight)."""
+    quality = _asked(rollout.quality, "quality")
+    right = (quality - batch["mos"][:, None]).abs() < width  # NaN is not
+    earned: Tensor = right.float().where(batch["mos"].isfinite()[:, None], math.nan)
+    return earned
 
 
 def ordering(rollout: Rollout, batch: Batch, gamma: float = GAMMA) -> Tensor:
@@ -78,18 +90,36 @@ def pair(rollout: Rollout, batch: Batch, similar: float = SIMILAR) -> Tensor:
     """How much viewers agree with what an answer says of its picture and the partner.
 
     "better" earns the preference p of viewers, "worse" 1 - p, "similar" 1 - |2 p - 1|. A policy
-    that says no preference is taken by its score against the partner's mean score.
+    that says no preference is taken by its score against the partner's mean score. Where a row
+    holds both pictures, the batch tells its "preferred".
     """
-    rows = torch.arange(len(batch["partner"]), device=batch["partner"].device)
-    partner = rows + batch["partner"]
-    p = preference(batch).float()[rows, partner][:, None]  # (B, 1), NaN without partner
-    said = rollout.preference
+    p, said = _preferred(batch), rollout.preference
     if said is None:
+        partner = _partner(batch)
         quality = _asked(rollout.quality, "quality")
         theirs = _spread(quality)[0][partner][:, None]
         margin = quality - theirs
         said = margin.sign().where(margin.abs() > similar, 0.0).where(margin.isfinite(), math.nan)
         p = p.where(theirs.isfinite(), math.nan)
+    return _agreed(said, p)
+
+
+def _preferred(batch: Batch) -> Tensor:
+    """(B, 1) how likely viewers are to prefer a row to its partner, NaN without one."""
+    if "preferred" in batch:
+        return torch.as_tensor(batch["preferred"])[:, None]
+    partner = _partner(batch)
+    rows = torch.arange(len(partner), device=partner.device)
+    return preference(batch).float()[rows, partner][:, None]
+
+
+def _partner(batch: Batch) -> Tensor:
+    """(B,) row that each row is compared with."""
+    offsets: Tensor = batch["partner"]
+    return offsets + torch.arange(len(offsets), device=offsets.device)
+
+
+def _agreed(said: Tensor, p: Tensor) -> Tensor:
     agreed = torch.where(said > 0, p, 1 - p).where(said != 0, 1 - (2 * p - 1).abs())
     return agreed.where(said.isfinite(), 0.0).where(p.isfinite(), math.nan)
 
@@ -109,6 +139,26 @@ def degradation_level(rollout: Rollout, batch: Batch, only: slice = ALL) -> Tens
     said, truth = _labelled(rollout.levels, batch["levels"], only, "levels")
     near = (1 - (said - truth).abs() / 4).where(said > 0, 0.0)
     return _share(near, truth > 0)
+
+
+def named(rollout: Rollout, batch: Batch) -> Tensor:
+    """1 when exactly the degradations that are there are named, of those that are known."""
+    said, truth = _labelled(rollout.levels, batch["levels"], ALL, "levels")
+    return _all((said > 0) == (truth > 0), said, truth)
+
+
+def graded(rollout: Rollout, batch: Batch) -> Tensor:
+    """1 when exactly the degradations that are there are named, each at its level."""
+    said, truth = _labelled(rollout.levels, batch["levels"], ALL, "levels")
+    return _all(said == truth, said, truth)
+
+
+def agreement(rollout: Rollout, batch: Batch) -> Tensor:
+    """1 when the answer says of two pictures what most viewers say, else 0 (Q-Insight)."""
+    said, p = _asked(rollout.preference, "preference"), _preferred(batch)
+    right = said == (2 * p - 1).sign()
+    earned: Tensor = right.float().where(p.isfinite(), math.nan)
+    return earned
 
 
 def region(rollout: Rollout, batch: Batch, only: slice = ALL) -> Tensor:
@@ -155,6 +205,13 @@ def _share(worth: Tensor, judged: Tensor) -> Tensor:
     return worth.where(judged, 0.0).sum(-1) / judged.sum(-1)
 
 
+def _all(right: Tensor, said: Tensor, truth: Tensor) -> Tensor:
+    """(B, G, n) -> (B, G): 1 where all that is known is right, NaN where nothing is known."""
+    known = truth >= 0
+    worth = ((right & (said >= 0)) | ~known).all(-1).float()
+    return worth.where(known.any(-1), math.nan)
+
+
 def _normal(deviations: Tensor) -> Tensor:
     """Phi: the share of a normal distribution below."""
     share: Tensor = torch.special.ndtr(deviations)
@@ -172,8 +229,12 @@ def _asked(said: Tensor | None, name: str) -> Tensor:
 REWARDS: Mapping[str, Callable[..., Tensor]] = {
     "format": readable,
     "closeness": closeness,
+    "within": within,
     "ordering": ordering,
     "pair": pair,
+    "agreement": agreement,
+    "named": named,
+    "graded": graded,
     "class": degradation_class,
     "level": degradation_level,
     "region": region,

@@ -1,12 +1,15 @@
 """Heads on the frozen backbone, supervised: the start of GRPO, and what it is compared with.
 
     python -m trainer.supervised --network WARMUP.pt --biq DIR --views FOLDER \
-        --synthetic FOLDER --out FOLDER [--teachers 4] [--more STEPS]
+        --synthetic FOLDER --out FOLDER [--teachers 4] [--more STEPS] [--targets FILE]
+    python -m trainer.supervised --out FOLDER
 
 FOLDER gets `features.npz` (every training and validation picture as features of the frozen
 backbone, through several draws of offsets) and `heads.pt`. The heads begin anew: `--teachers`
 sets learn apart, from other draws, and their mean distributions teach the shipped set, which also
-learns what they learned. `--more` goes on with the supervised losses from `heads.pt` for so many
+learns what they learned. The second form takes the `features.npz` that FOLDER holds, of whatever backbone.
+`--targets` adds what a large model says of further pictures (`trainer.distil`), as lessons half
+as heavy; nothing is chosen by them. `--more` goes on with the supervised losses from `heads.pt` for so many
 steps and writes `heads-more.pt`: the fair comparison of a GRPO run of as many steps.
 """
 
@@ -15,14 +18,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import synthesise
+from trainer import distil, synthesise
+from trainer.distil import Lessons, Taught
 from trainer.groups import UNKNOWN, Pictures, load
 from trainer.policies import heads as head_files
 from trainer.policies.heads import Heads, Shape
@@ -35,10 +39,14 @@ from trainer.warmup import (
     load_network,
     opinion_losses,
     opinions,
+    taught_loss,
 )
 
 BATCH = 256
 """Pictures with opinions in a batch; as many synthetic ones stand beside them."""
+
+TAUGHT = "taught"
+"""The data set of pictures that a large model scored."""
 
 LESSONS = {"close": 1.0, "correlation": 0.5, "order": 0.3, "likelihood": 0.1} | {
     name: WEIGHTS[name] for name in ("levels", "regions", "ladder", "clean")
@@ -47,13 +55,16 @@ LESSONS = {"close": 1.0, "correlation": 0.5, "order": 0.3, "likelihood": 0.1} | 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How heads learn. taught: weight of the teachers' score distributions."""
+    """How heads learn. taught: weight of the teachers' score distributions; targets: of what a
+    large model says of further pictures.
+    """
 
     steps: int = 2500
     lr: float = 1.5e-3
     weight_decay: float = 0.05
     dropout: float = 0.3
     taught: float = 0.5
+    targets: float = 0.5
     look_every: int = 250
     seed: int = 1
 
@@ -108,6 +119,37 @@ def pictures(network: Lite, parts: dict[str, Opinions], damaged: synthesise.Synt
     )
 
 
+def taught_pictures(network: Lite, taught: Taught) -> Pictures:
+    """Training pictures of the data set TAUGHT, subset the teacher's name; mos and sigma are what
+    the teacher states.
+    """
+    v, lessons, n = taught.views, taught.lessons, len(taught)
+    return Pictures(
+        features=featured(network, v.patches, v.view, v.measures),
+        mos=lessons.quality,
+        sigma=lessons.uncertainty,
+        dataset=np.full(n, TAUGHT),
+        subset=np.full(n, taught.teacher),
+        split=np.full(n, "train"),
+        levels=lessons.levels,
+        regions=np.full((n, 9), UNKNOWN, np.int8),
+        ladder=np.full(n, UNKNOWN, np.int64),
+        rung=np.zeros(n, np.float32),
+    )
+
+
+def joined(one: Pictures, other: Pictures) -> Pictures:
+    """All pictures of both, of one backbone; draws are repeated where one has fewer."""
+    draws = max(one.features.shape[1], other.features.shape[1])
+    parts = [replace(it, features=_drawn_up(it.features, draws)) for it in (one, other)]
+    return Pictures(
+        **{
+            field.name: np.concatenate([getattr(it, field.name) for it in parts])
+            for field in fields(Pictures)
+        }
+    )
+
+
 def _drawn_up(features: np.ndarray, draws: int) -> np.ndarray:
     """As many draws for all: those that there are, again from the first."""
     return features[:, np.arange(draws) % features.shape[1]]
@@ -125,7 +167,8 @@ def learn(
     torch.manual_seed(course.seed)
     rng = np.random.default_rng(course.seed)
     train, judged = known.part("train"), known.part("validation")
-    opinion = np.flatnonzero(np.isfinite(train.mos))
+    further = train.dataset == TAUGHT
+    opinion, lessons = np.flatnonzero(np.isfinite(train.mos) & ~further), np.flatnonzero(further)
     units = _units(train)
     features = torch.from_numpy(train.features)
     optimiser = torch.optim.AdamW(
@@ -138,13 +181,16 @@ def learn(
     for step in range(1, course.steps + 1):
         heads.train()
         rows = rng.choice(opinion, min(BATCH, len(opinion)), replace=False)
-        others = np.concatenate([units[i] for i in rng.integers(len(units), size=BATCH // 4)])
+        others = _drawn_units(units, rng)
         every = np.concatenate([rows, others])
         draws = rng.integers(train.features.shape[1], size=len(every))
         seen = features[every, draws].float()
         loss = _loss(heads, seen, train, rows, others)
         if teachers:
             loss = loss + course.taught * _from_teachers(heads, seen, teachers)
+        if len(lessons):
+            some = rng.choice(lessons, min(BATCH // 4, len(lessons)), replace=False)
+            loss = loss + course.targets * _from_targets(heads, train, some, rng)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(heads.parameters(), 1.0)
@@ -193,6 +239,17 @@ def _from_teachers(heads: Heads, seen: Tensor, teachers: Sequence[Heads]) -> Ten
     return of_score + of_levels
 
 
+def _from_targets(
+    heads: Heads, train: Pictures, rows: np.ndarray, rng: np.random.Generator
+) -> Tensor:
+    draws = rng.integers(train.features.shape[1], size=len(rows))
+    score, levels, _ = heads.logits(
+        heads.trunk(torch.from_numpy(train.features[rows, draws]).float())
+    )
+    said = Lessons(train.mos[rows], train.sigma[rows], train.levels[rows])
+    return taught_loss(score, levels, said, heads.bins)
+
+
 def level_figures(heads: Heads, judged: Pictures) -> dict[str, float]:
     """Of the synthetic pictures: recall and exact level of what is present, false alarms."""
     made = np.flatnonzero((judged.levels >= 0).any(1))
@@ -207,6 +264,13 @@ def level_figures(heads: Heads, judged: Pictures) -> dict[str, float]:
         "exact": float((said == truth)[present].mean()),
         "false": float((said > 0)[clean].any(1).mean()) if clean.any() else 0.0,
     }
+
+
+def _drawn_units(units: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Rows of some ladders and single pictures; none where nothing was made."""
+    if not units:
+        return np.zeros(0, np.int64)
+    return np.concatenate([units[i] for i in rng.integers(len(units), size=BATCH // 4)])
 
 
 def _units(train: Pictures) -> list[np.ndarray]:
@@ -233,26 +297,32 @@ def new_heads(known: Pictures, course: Course) -> Heads:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainer.supervised", description=__doc__)
-    parser.add_argument("--network", type=Path, required=True, help="of trainer.warmup")
-    parser.add_argument("--biq", type=Path, required=True, help="BIQ2021 as published")
-    parser.add_argument("--views", type=Path, required=True, help="folder of trainer.views, train")
-    parser.add_argument("--synthetic", type=Path, required=True, help="of trainer.synthesise")
+    parser.add_argument("--network", type=Path, help="of trainer.warmup")
+    parser.add_argument("--biq", type=Path, help="BIQ2021 as published")
+    parser.add_argument("--views", type=Path, help="folder of trainer.views, train")
+    parser.add_argument("--synthetic", type=Path, help="of trainer.synthesise")
+    parser.add_argument("--targets", type=Path, help="of trainer.distil: lessons of a large model")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--teachers", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=Course().steps)
     parser.add_argument("--more", type=int, default=0, help="steps on from heads.pt")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args(arguments)
-    file = given.out / "features.npz"
-    if not file.is_file():
-        learning, judged = opinions(given.biq, given.views)
-        parts = {"train": learning, "validation": judged}
-        pictures(load_network(given.network), parts, synthesise.load(given.synthetic)).save(file)
-    known, course = load(file), Course(seed=given.seed)
+    try:
+        _run(given)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(given: argparse.Namespace) -> None:
+    known, course = _known(given), Course(seed=given.seed, steps=given.steps)
     if given.more:
         start = head_files.load(given.out / "heads.pt")
         course = replace(course, steps=given.more, lr=course.lr / 10)
         head_files.save(given.out / "heads-more.pt", learn(start, known, course))
-        return 0
+        return
     teachers = []
     for number in range(given.teachers):
         print(f"teacher {number + 1}")
@@ -262,7 +332,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     head_files.save(
         given.out / "heads.pt", learn(new_heads(known, course), known, course, teachers=teachers)
     )
-    return 0
+
+
+def _known(given: argparse.Namespace) -> Pictures:
+    """What is learned from: `features.npz` of the run, made where it is not there, and targets."""
+    file = given.out / "features.npz"
+    if not file.is_file():
+        if None in (given.network, given.biq, given.views, given.synthetic):
+            raise ValueError(
+                f"{file} is not there: name --network, --biq, --views and --synthetic to have it "
+                "made, or make it with python -m trainer.backbone"
+            )
+        learning, judged = opinions(given.biq, given.views)
+        parts = {"train": learning, "validation": judged}
+        pictures(load_network(given.network), parts, synthesise.load(given.synthetic)).save(file)
+    known = load(file)
+    if given.targets is None:
+        return known
+    if given.network is None:
+        raise ValueError("--targets needs the --network that the features come from")
+    taught = distil.taught(given.targets, draws=known.features.shape[1])
+    print(f"{len(taught)} pictures with targets of {taught.teacher}")
+    return joined(known, taught_pictures(load_network(given.network), taught))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.datasets import biq2021, dhash
-from trainer.extract import read_picture, spread
+from trainer.extract import read_picture
+from trainer.spreading import spread
 from vqmon.domain import Frame
 from vqmon.preprocess import prepare
 

@@ -1,6 +1,7 @@
 """The supervised start: backbone and heads learn from opinions and from damage that is known.
 
-    python -m trainer.warmup --biq DIR --views FOLDER --synthetic FOLDER --out FOLDER --minutes 45
+    python -m trainer.warmup --biq DIR --views FOLDER --synthetic FOLDER --out FOLDER --minutes 45 \
+        [--targets FILE]
 
 Half of each batch has opinions (BIQ2021's train split), half is synthetic (`trainer.synthesise`):
 
@@ -9,6 +10,8 @@ Half of each batch has opinions (BIQ2021's train split), half is synthetic (`tra
                 where it is known; order of the scores inside a ladder; clean photographs are
                 pulled up to a floor; the full-reference index as an auxiliary target
     both        the measures of a picture, from what the convolutions alone see of it
+    targets     with --targets, a few pictures more that a large model scored (`trainer.distil`):
+                its score as a distribution, the levels that it named
 
 Pictures with opinions teach no degradation: nobody said which they have. Ladders teach no
 absolute score: nobody said how good they are. One or two patches of each cell are looked at in a
@@ -28,7 +31,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,11 +45,17 @@ from trainer.policies.lite import Inputs, Lite, lite
 from trainer.views import Views, views
 from vqmon.measures import MEASURES
 
+if TYPE_CHECKING:
+    from trainer.distil import Lessons, Taught
+
 VALIDATION, SPLIT_SEED = 1000, 20210
 """Pictures of the train split that choices are made on, and the draw that chose them."""
 
 BATCH = 48
 """Pictures with opinions in a batch; as many synthetic ones stand beside them."""
+
+LESSON = 16
+"""Pictures with a large model's targets in a batch, where there are targets."""
 
 LADDER_STEP = 6.0
 """Points between two rungs at which the pull of a ladder has mostly faded."""
@@ -60,6 +69,7 @@ LABELS = ("levels", "regions", "index", "ladder", "rung")
 WEIGHTS = {
     "close": 1.0, "correlation": 0.5, "order": 0.3, "likelihood": 0.1,
     "measures": 0.3, "levels": 1.0, "regions": 0.3, "ladder": 0.3, "clean": 0.2, "index": 0.5,
+    "taught": 0.5,
 }  # fmt: skip
 
 
@@ -235,6 +245,20 @@ def ladder_loss(quality: Tensor, ladder: Tensor, rung: Tensor) -> Tensor:
     return _mean(functional.softplus(-given / LADDER_STEP * 2), above)
 
 
+def taught_loss(score: Tensor, levels: Tensor, said: Lessons, bins: Tensor) -> Tensor:
+    """Logits (B, bins) and (B, 8, 6): cross-entropy with the normal distribution that the teacher
+    states, and with the levels that it named.
+
+    A teacher that is sure teaches a narrow answer, one that is not a wide one; nobody is taken to
+    be surer than half the distance of two bins.
+    """
+    spread = torch.from_numpy(said.uncertainty).clamp(min=float(bins[1] - bins[0]) / 2)
+    away = (bins - torch.from_numpy(said.quality)[:, None]) / spread[:, None]
+    target = torch.softmax(-0.5 * away**2, -1)
+    likelihood = -(target * score.log_softmax(-1)).sum(-1).mean()
+    return likelihood + level_loss(levels, torch.from_numpy(said.levels))
+
+
 def _mean(values: Tensor, where: Tensor) -> Tensor:
     where = where.float()
     return (values * where).sum() / where.sum().clamp(min=1)
@@ -293,7 +317,13 @@ class Run:
 
 
 def train(
-    student: Student, data: tuple[Opinions, Opinions], synthetic: Path, out: Path, options: Options
+    student: Student,
+    data: tuple[Opinions, Opinions],
+    synthetic: Path,
+    out: Path,
+    options: Options,
+    *,
+    taught: Taught | None = None,
 ) -> None:
     """Learn until the time is over; `last.pt` and `best.pt` hold the averaged weights."""
     torch.manual_seed(options.seed)
@@ -308,7 +338,7 @@ def train(
     while (done := max(run.spent / (60 * options.minutes), run.step / options.steps)) < 1:
         began = time.monotonic()
         student.train()
-        losses = _losses(student, learning, made[0], rng)
+        losses = _losses(student, learning, made[0], rng, taught)
         run.learn(losses, options, done)
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach()) / options.look_every
@@ -333,7 +363,11 @@ def _made(folder: Path) -> tuple[Synthetic, Synthetic] | tuple[None, None]:
 
 
 def _losses(
-    student: Student, learning: Opinions, made: Synthetic | None, rng: np.random.Generator
+    student: Student,
+    learning: Opinions,
+    made: Synthetic | None,
+    rng: np.random.Generator,
+    taught: Taught | None = None,
 ) -> dict[str, Tensor]:
     """Of one batch; of opinions alone while there is nothing synthetic."""
     count = BATCH if made else 2 * BATCH
@@ -349,6 +383,10 @@ def _losses(
             (held.patches[others, draws], held.view[others, draws], held.measures[others, draws])
         )
         truth = {name: torch.from_numpy(getattr(held, name)[others]) for name in LABELS}
+    if taught:
+        lesson, v = rng.choice(len(taught), min(LESSON, len(taught)), replace=False), taught.views
+        draws = rng.integers(v.patches.shape[1], size=len(lesson))
+        arrays.append((v.patches[lesson, draws], v.view[lesson], v.measures[lesson, draws]))
     seen = Inputs(*(torch.from_numpy(np.concatenate(it)) for it in zip(*arrays, strict=True)))
     if rng.random() < 0.5:
         seen = seen.flipped()
@@ -361,8 +399,13 @@ def _losses(
     losses |= opinion_losses(given.score[:count], torch.from_numpy(learning.quality[rows]), bins)
     if truth:
         parts = (given.score, given.levels, given.regions, given.likeness)
-        score, levels, regions, index = (it[count:] for it in parts)
+        score, levels, regions, index = (it[count : count + BATCH] for it in parts)
         losses |= damage_losses((score, levels, regions, index), truth, bins)
+    if taught:
+        last = slice(-len(lesson), None)
+        losses["taught"] = taught_loss(
+            given.score[last], given.levels[last], taught.lessons.rows(lesson), bins
+        )
     return losses
 
 
@@ -467,6 +510,12 @@ def load_network(path: Path) -> Lite:
     return network.eval()
 
 
+def _taught(targets: Path, draws: int) -> Taught:
+    from trainer import distil
+
+    return distil.taught(targets, draws=draws)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainer.warmup", description=__doc__)
     parser.add_argument("--biq", type=Path, required=True, help="BIQ2021 as published")
@@ -476,6 +525,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=Options().minutes)
     parser.add_argument("--steps", type=int, default=Options().steps)
     parser.add_argument("--seed", type=int, default=Options().seed)
+    parser.add_argument("--targets", type=Path, help="of trainer.distil: lessons beside opinions")
     given = parser.parse_args(arguments)
     options = Options(minutes=given.minutes, steps=given.steps, seed=given.seed)
     data = opinions(given.biq, given.views)
@@ -484,7 +534,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measures = data[0].views.measures[:, 0]
     network.backbone.standardise(torch.from_numpy(measures))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
-    train(Student(network), data, given.synthetic, given.out, options)
+    taught = _taught(given.targets, data[0].views.patches.shape[1]) if given.targets else None
+    train(Student(network), data, given.synthetic, given.out, options, taught=taught)
     return 0
 
 

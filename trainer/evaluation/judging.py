@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +85,11 @@ class Judge:
         return self.card.model
 
     @property
+    def identity(self) -> Mapping[str, str]:
+        """What tells two models of one name and version apart."""
+        return {name: facts["sha256"] for name, facts in self.card.raw["files"].items()}
+
+    @property
     def names_degradations(self) -> bool:
         return self.card.naming is not None
 
@@ -95,27 +100,39 @@ class Judge:
             raise ValueError("no picture to judge")
         return joined(parts)
 
-    def _part(self, kept: Kept) -> Verdicts:
+    def said(self, kept: Kept) -> list[Assessment]:
+        """Of every shot, in order."""
         pictures = kept.pictures()
-        said: list[Assessment] = []
+        found: list[Assessment] = []
         for start in range(0, len(pictures), BATCH):
-            said += self.scorer.assess(pictures[start : start + BATCH])
+            found += self.scorer.assess(pictures[start : start + BATCH])
+        return found
+
+    def _part(self, kept: Kept) -> Verdicts:
+        said = self.said(kept)
         severity, confidence = kept.measured, kept.measured_confidence.astype(np.float64)
-        presence = confidence
         if self.names_degradations:
             severity, confidence = _named(said)
-            levels = np.array([it.outputs["levels"] for it in said])
-            presence = 1 - levels.reshape(len(said), len(DEGRADATIONS), -1)[:, :, 0]
         return Verdicts(
             kept.facts,
             np.array([np.nan if it.quality is None else it.quality for it in said]),
             np.array([np.nan if it.uncertainty is None else it.uncertainty for it in said]),
             severity,
             confidence,
-            presence,
+            _presence(said, confidence),
             strongest(severity, confidence),
             kept.numbers,
         )
+
+
+def _presence(said: Sequence[Assessment], confidence: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, 8) probabilities where the model gives them, else the confidence of its findings."""
+    found = confidence.copy()
+    for row, assessment in enumerate(said):
+        if "levels" in assessment.outputs:
+            levels = np.reshape(assessment.outputs["levels"], (len(DEGRADATIONS), -1))
+            found[row] = 1 - levels[:, 0]
+    return found
 
 
 def joined(parts: Sequence[Verdicts]) -> Verdicts:

@@ -14,7 +14,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.extract import JPEG_COLOUR, LEAN, frame_of, made_up, probe_measures
+from trainer.extract import JPEG_COLOUR, frame_of, made_up, probe_measures
+from trainer.spreading import LEAN
 from vqmon.domain import DEGRADATIONS, Frame
 from vqmon.measures import MEASURES, Measures, findings
 from vqmon.preprocess import Prepared, prepare
@@ -48,6 +49,9 @@ class Kept:
 
     measured, measured_confidence: (n, 8) severity 0..5 and confidence of each of DEGRADATIONS as
     `vqmon.measures.findings` finds them, for models that name nothing themselves.
+    key: of the file that holds them, the same as long as the pictures are. again: makes the
+    shots anew, the same ones in the same order, for models that look at whole pictures; None
+    where only inputs are known.
     """
 
     facts: list[Facts]
@@ -55,6 +59,8 @@ class Kept:
     measured: NDArray[np.int8]
     measured_confidence: NDArray[np.float32]
     numbers: NDArray[np.float64]
+    key: str = ""
+    again: Callable[[], Iterable[Shot]] | None = None
 
     def pictures(self) -> list[Prepared]:
         """As a scorer takes them; nothing is measured beside the inputs."""
@@ -86,8 +92,9 @@ class Shelf:
         missing = [it for it, file in zip(sources, files, strict=True) if not file.is_file()]
         if missing:
             self._make(name, missing, partial(_make, recipe=recipe, place=place))
-        for file in files:
-            yield _load(file)
+        for source, file in zip(sources, files, strict=True):
+            key = f"{place.name}/{file.stem}"
+            yield replace(_load(file), key=key, again=partial(recipe, source))
 
     def _make(
         self, name: str, sources: Sequence[Path], work: Callable[[Path], dict[str, Any]]

@@ -200,6 +200,23 @@ class Pair(nn.Module):
         return torch.cat([-better, self.similar(difference.abs()), better], -1)
 
 
+class Headed(nn.Module):
+    """A backbone and heads as one network, the one that is exported.
+
+    Lite's backbone is a part of it. A large model stays outside, and its features come in: the
+    backbone is then `nn.Identity()`.
+    """
+
+    def __init__(self, backbone: nn.Module, heads: Heads) -> None:
+        super().__init__()
+        self.backbone, self.heads = backbone, heads
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities of score (B, bins), levels (B, 8, 6) and regions (B, 9)."""
+        score, levels, regions = self.heads(self.backbone(*inputs))
+        return score, levels, regions[..., 1]
+
+
 class HeadsPolicy(nn.Module):
     """Heads, sampled; a `trainer.grpo.Policy` with exact distributions.
 

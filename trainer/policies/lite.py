@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.policies.heads import Heads, Shape
+from trainer.policies.heads import Headed, Heads, Shape
 from vqmon.measures import MEASURES
 from vqmon.patches import GRID
 
@@ -171,17 +171,13 @@ class Residual(nn.Module):
         return functional.relu(x + self.outer(self.inner(x)))
 
 
-class Lite(nn.Module):
-    """Backbone and heads as one network, the one that is exported."""
+class Lite(Headed):
+    """This backbone and heads; reads patches, view and measures."""
+
+    backbone: Backbone
 
     def __init__(self, backbone: Backbone, heads: Heads) -> None:
-        super().__init__()
-        self.backbone, self.heads = backbone, heads
-
-    def forward(self, patches: Tensor, view: Tensor, measures: Tensor) -> tuple[Tensor, ...]:
-        """Probabilities of score (B, bins), levels (B, 8, 6) and regions (B, 9)."""
-        score, levels, regions = self.heads(self.backbone(patches, view, measures))
-        return score, levels, regions[..., 1]
+        super().__init__(backbone, heads)
 
 
 def lite(size: Size | None = None, *, width: int = 256, dropout: float = 0.2) -> Lite:
