@@ -23,13 +23,13 @@ LAYERS = [
         "explain",
         "alerting",
     }
-    | {"deciding", "likeness", "notifying"}
+    | {"deciding", "likeness", "notifying", "writing", "cascade"}
     | {"audio", "summing", "quantities"},
     {"pipeline", "testing"},
     {"sources", "scorers", "store", "evidence", "notifiers"},  # adapters: also not each other
     {"config", "configfile", "settings", "logs", "report", "retention", "daemon", "demo"}
     | {"plugins", "comparing", "oncall", "doctor", "files", "outbox", "probe", "terminal"}
-    | {"webhooks"},
+    | {"webhooks", "asking"},
     {"cli", "arguments", "__main__", "__init__"},
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}

@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vqmon import likeness
-from vqmon.domain import Assessment, Comparison, Segment
+from vqmon.domain import Assessment, Comparison, Frame, Segment
 from vqmon.errors import ScorerError, VqmonError
 from vqmon.explain import comparison as explained
 from vqmon.files import SAMPLE_EVERY, FileResult, as_segment, score_file, summed_up
 from vqmon.likeness import Bits, Glimpses
+from vqmon.patches.shown import shown
 from vqmon.ports import Scorer, SegmentStore
 
 SAME_SHARE = 0.5
 """Both show the same content when at least this share of pictures has a counterpart."""
+
+LOOKS = 3
+"""Pairs of pictures that a model which looks at both is shown; each takes it seconds, twice."""
 
 ID_LETTERS = frozenset("0123456789abcdef")
 ID_LENGTH = 32
@@ -30,12 +35,14 @@ ID_LENGTH = 32
 class Side:
     """One of the two: what was seen of it, and hashes of its pictures.
 
-    stored: None for what was scored just now.
+    stored: None for what was scored just now. pictures: some, evenly spread, (h, w, 3) uint8
+    R'G'B', for a model that looks at both; else none.
     """
 
     result: FileResult
     hashes: Sequence[Bits] = ()
     stored: Segment | None = None
+    pictures: Sequence[NDArray[np.uint8]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +50,14 @@ class Compared:
     """Both sides and what came out; `found.reason` is the chain of steps.
 
     alike: (n, of) pictures with a counterpart on the other side; None without pictures.
+    looked: what a model that writes says when it sees both; None for other models.
     """
 
     a: Side
     b: Side
     found: Comparison
     alike: tuple[int, int] | None = None
+    looked: Comparison | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,7 @@ def as_json(compared: Compared) -> dict[str, Any]:
         "spread": None if found.spread is None else round(found.spread, 2),
         "same_content": _same(compared.alike),
         "reason": found.reason,
+        "looked": _looked_json(compared.looked),
         "a": _side_json(compared.a),
         "b": _side_json(compared.b),
     }
@@ -136,14 +146,32 @@ def _one(text: str, kind: str, scorer: Scorer | None, means: Means) -> Side:
     means.watched(redact(text))
     if kind == "segment" or scorer is None:
         return _stored(text, means)
-    glimpses = Glimpses()
+    glimpses = Looks() if hasattr(scorer, "prefer") else Glimpses()
     if kind == "file":
         result = score_file(text, scorer, sample_every=means.every, evidence=glimpses)
     else:
         from vqmon.probe import probe
 
         result = probe(text, scorer, duration=means.duration, evidence=glimpses).result
-    return Side(result, glimpses.hashes)
+    pictures = glimpses.pictures if isinstance(glimpses, Looks) else ()
+    return Side(result, glimpses.hashes, pictures=pictures)
+
+
+class Looks(Glimpses):
+    """Keeps some of the pictures as well, evenly spread over all that were offered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures: list[NDArray[np.uint8]] = []
+        self._offered, self._stride = 0, 1
+
+    def offer(self, frame: Frame, quality: float | None) -> None:
+        super().offer(frame, quality)
+        if self._offered % self._stride == 0:
+            self.pictures.append(np.asarray(shown(frame), np.uint8))
+        self._offered += 1
+        if len(self.pictures) > 2 * LOOKS:
+            self.pictures, self._stride = self.pictures[::2], 2 * self._stride
 
 
 def _watched_together(urls: Sequence[str], scorer: Scorer, means: Means) -> list[Side]:
@@ -241,7 +269,21 @@ def _judged(a: Side, b: Side, alike: tuple[int, int] | None, scorer: Scorer | No
         found = by_score(*sides, shared=SHARED_ERROR if same else 0.0)
     names = a.result.source, b.result.source
     reason = explained(as_segment(a.result), as_segment(b.result), found, names=names, alike=alike)
-    return Compared(a, b, replace(found, reason=reason), alike)
+    return Compared(a, b, replace(found, reason=reason), alike, _looked(a, b, scorer))
+
+
+def _looked(a: Side, b: Side, scorer: Any) -> Comparison | None:
+    """What a model says that sees both at once; None when it cannot, or says nothing."""
+    count = min(LOOKS, len(a.pictures), len(b.pictures))
+    if not count:
+        return None
+    pairs = [
+        [side.pictures[k * len(side.pictures) // count] for k in range(count)] for side in (a, b)
+    ]
+    with suppress(ScorerError):
+        found: Comparison = scorer.prefer(*pairs)
+        return found
+    return None
 
 
 def _same(alike: tuple[int, int] | None) -> bool | None:
@@ -264,6 +306,13 @@ def _assessed(side: Side) -> Assessment:
 
 def _mean(rows: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return tuple(np.mean(np.asarray(rows, np.float64), axis=0).tolist())
+
+
+def _looked_json(looked: Comparison | None) -> dict[str, Any] | None:
+    if looked is None:
+        return None
+    probability = round(looked.probability, 4)
+    return {"better": looked.better, "probability": probability, "reason": looked.reason}
 
 
 def _side_json(side: Side) -> dict[str, Any]:

@@ -336,6 +336,7 @@ class Assessment:
     uncertainty: one standard deviation, in points of quality.
     outputs: the model's raw outputs by name, enough to compare frames without their pixels.
     model: "name@version".
+    explanation: in its own words, of a model that writes; else empty.
     """
 
     position: float
@@ -345,6 +346,7 @@ class Assessment:
     outputs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     model: str | None = None
     no_score_reason: str | None = None
+    explanation: str = ""
 
     @property
     def names_degradations(self) -> bool:
@@ -375,8 +377,9 @@ class Segment:
     id: unique, made when the segment closes; storing it twice stores it once.
     started_at, seconds: wall clock of its first frame (UTC) and length.
     start: the same beginning as a position.
-    quality: mean 0..100, or None with `no_score_reason`; quality_worst: the worst frame.
-    uncertainty: one standard deviation of the mean, points.
+    quality: 0..100, the mean over its time with the worst fifth of it weighing more, or None with
+        `no_score_reason`; quality_worst: the worst frame.
+    uncertainty: one standard deviation of the quality, points.
     facts: measured facts for people and plugins, JSON values only (bitrate_kbps, ...).
     outputs: the model's raw outputs per scored frame, oldest first.
     thumbnail, evidence: JPEG paths relative to the evidence folder.
@@ -537,13 +540,15 @@ class Acting:
     """What follows from segments, stored in one transaction with them.
 
     alerts: opened or resolved. states: what the rules remember, by stream; JSON values only,
-    kept for `instance`, None forgets a stream. deliveries: for the outbox.
+    kept for `instance`, None forgets a stream. deliveries: for the outbox. questions: for the
+    writer.
     """
 
     instance: str = ""
     alerts: tuple[Alert, ...] = ()
     states: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     deliveries: tuple[Delivery, ...] = ()
+    questions: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -605,3 +610,82 @@ class Decision:
     segment: str | None = None
     alert: str | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+AskCause = Literal["demand", "alert", "low_confidence"]
+ASK_CAUSES: tuple[AskCause, ...] = ("demand", "alert", "low_confidence")
+"""Why the writer is asked about a segment, the most urgent first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A segment that the writer shall look at, too. There is one question for each segment.
+
+    instance: whose daemon holds the segment's pictures, and asks. cause: one of ASK_CAUSES.
+    asked_at, expires_at: UTC; it is given up when it could not be asked before.
+    alert: id of the alert that is the cause.
+    """
+
+    segment: str
+    stream: str
+    instance: str
+    cause: AskCause
+    asked_at: datetime
+    expires_at: datetime
+    alert: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What the writer says of a segment.
+
+    model: "name@version". quality: 0..100, None when it gave no number; uncertainty: one standard
+    deviation, points. explanation: its own words. pictures: those it looked at, as in
+    `Segment.evidence`. seconds: that it took. details: what else it said, JSON values only.
+    """
+
+    model: str
+    at: datetime
+    quality: float | None = None
+    uncertainty: float | None = None
+    findings: tuple[Finding, ...] = ()
+    explanation: str = ""
+    pictures: tuple[str, ...] = ()
+    seconds: float = 0.0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """How far the writer and the scorer of a segment are apart.
+
+    differs: whether a person should look. quality: the writer's minus the scorer's, points, None
+    where one of them gave none. only_scorer, only_writer: degradations that one alone names.
+    sentence: the same for people.
+    """
+
+    differs: bool
+    quality: float | None
+    only_scorer: tuple[str, ...]
+    only_writer: tuple[str, ...]
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question, and what has become of it. Times are UTC.
+
+    state: waiting · answered (opinion and disagreement are set) · unanswered (given up; `reason`
+        says why there is no answer).
+    reason: while it waits, why there is no answer yet, if something went wrong.
+    attempts: begun, without those that the end of the daemon cut off. due_at: of the next one.
+    """
+
+    question: Question
+    state: Literal["waiting", "answered", "unanswered"]
+    due_at: datetime
+    attempts: int = 0
+    reason: str | None = None
+    tried_at: datetime | None = None
+    opinion: Opinion | None = None
+    disagreement: Disagreement | None = None

@@ -31,6 +31,9 @@ ALERT_FIELDS = tuple(
 )
 """What stands under ``vqmon.alert``; the others stand beside it."""
 
+LASTING = ("firing", "repeat")
+"""Kinds of messages that a target which keeps state must hear again and again."""
+
 TargetType = Literal["webhook", "alertmanager", "apprise", "log"]
 
 
@@ -99,20 +102,22 @@ class Target:
 def deliveries(events: Sequence[AlertEvent], targets: Sequence[Target]) -> list[Delivery]:
     """One delivery for each event and target that wants it, in the order of the events."""
     return [
-        Delivery(
-            id=event.id,
-            target=target.name,
-            kind=event.kind,
-            body=alert_body(event, target.name),
-            created_at=event.at,
-            stream=event.alert.stream,
-            topic=event.alert.id,
-            replaces=target.keeps_state,
-        )
-        for event in events
-        for target in targets
-        if target.wants(event)
+        delivery(event, target) for event in events for target in targets if target.wants(event)
     ]
+
+
+def delivery(event: AlertEvent, target: Target) -> Delivery:
+    """What tells one target of an event."""
+    return Delivery(
+        id=event.id,
+        target=target.name,
+        kind=event.kind,
+        body=alert_body(event, target.name),
+        created_at=event.at,
+        stream=event.alert.stream,
+        topic=event.alert.id,
+        replaces=target.keeps_state,
+    )
 
 
 def trial(target: Target, at: datetime, id_: str) -> Delivery:

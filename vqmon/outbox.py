@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from vqmon.domain import Disabled, Queued
 from vqmon.errors import ConfigError, DeliveryFailed, StoreError, TargetGone
 from vqmon.notifiers import open_notifier
-from vqmon.notifying import Target
+from vqmon.notifying import LASTING, Target
 from vqmon.ports import Notifier, Outbox
 
 log = logging.getLogger("vqmon.outbox")
@@ -224,7 +224,7 @@ class Worker(threading.Thread):
 
     def _arrived(self, one: Queued) -> None:
         now, again_at = self._now(), None
-        if self.target.keeps_state and one.delivery.kind in ("firing", "repeat"):
+        if self.target.keeps_state and one.delivery.kind in LASTING:
             again_at = now + timedelta(seconds=REPEAT_SECONDS)
         self._outbox.delivered(one, now, again_at=again_at)
         if self._unreachable:
@@ -249,7 +249,7 @@ class Worker(threading.Thread):
 
     def _due_again(self, one: Queued, error: DeliveryFailed) -> datetime | None:
         """When the next attempt is due; None when there is none left, or it would be too late."""
-        lasting = self.target.keeps_state and one.delivery.kind in ("firing", "repeat")
+        lasting = self.target.keeps_state and one.delivery.kind in LASTING
         if one.attempts > len(RETRY_SECONDS) and not lasting:
             return None
         delay = _varied(RETRY_SECONDS[min(one.attempts, len(RETRY_SECONDS)) - 1])

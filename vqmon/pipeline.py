@@ -61,6 +61,7 @@ class _Watch:
         self.window = Window(stream)
         self.signals = Signals(stream.expect, stream.sampling)
         self._scorer = scorer
+        self._pictures = "picture" in (getattr(scorer, "inputs", None) or ())
         self._batch = batch
         self._waiting: list[tuple[Frame, Prepared]] = []
 
@@ -82,6 +83,7 @@ class _Watch:
         assert window.start is not None
         findings = self.signals.findings(window.start, end)
         facts = self.signals.facts(window.start, end) | self.sampler.facts()
+        facts |= _words(window.scored)
         segment = segmenting.close(window, end, findings, facts, model=self._scorer.model)
         segment = replace(segment, explanation=explain(segment))
         window.next(upcoming)
@@ -102,7 +104,7 @@ class _Watch:
             self.window.black_frames += 1
             return
         try:
-            prepared = prepare(frame)
+            prepared = prepare(frame, picture=self._pictures)
         except PictureUnsupported:
             self._note(frame, _unsupported(frame), ())
             return
@@ -126,6 +128,15 @@ class _Watch:
         self.window.scored_keys += frame.key
         if self.evidence:
             self.evidence.offer(frame, assessment.quality)
+
+
+def _words(scored: Sequence[Assessment]) -> dict[str, list[str]]:
+    """What a model that writes says of its worst picture, as a fact; else none."""
+    said = [it for it in scored if it.explanation]
+    if not said:
+        return {}
+    worst = min(said, key=lambda it: -1.0 if it.quality is None else it.quality)
+    return {"words": [worst.explanation]}
 
 
 def _unsupported(frame: Frame) -> Assessment:

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from vqmon.domain import (
     Acting,
     Alert,
+    Asked,
     Assessment,
     Comparison,
     Decision,
     Delivery,
     Depth,
     Disabled,
+    Disagreement,
     Frame,
     Media,
+    Opinion,
+    Question,
     Queued,
     Receipt,
     Rollup,
@@ -224,10 +228,6 @@ class AlertStore(Protocol):
         ...
 
 
-class ActingStore(SegmentStore, AlertStore, Protocol):
-    """Segments and alerts in one database."""
-
-
 class Notifier(Protocol):
     """One target, spoken to in its own way. For one thread at a time."""
 
@@ -247,6 +247,16 @@ class Outbox(Protocol):
 
     def enqueue(self, deliveries: Iterable[Delivery]) -> None:
         """Add in one transaction; one that is known (id and target) is left alone."""
+        ...
+
+    def renew(self, delivery: Delivery) -> bool:
+        """Try a dead letter (of this id and target) anew, until this delivery's expiry; whether
+        there is one. What was meant for a target that is gone for good stays dead.
+        """
+        ...
+
+    def standing(self, delivery_id: str, target: str) -> Queued | None:
+        """How one delivery stands; None when it is unknown or no longer kept."""
         ...
 
     def claim(self, target: str, by: str, now: datetime, *, seconds: float) -> Queued | None:
@@ -333,8 +343,117 @@ class Decisions(Protocol):
         ...
 
 
-class ReportStore(SegmentStore, AlertStore, Decisions, Protocol):
-    """What happened, and what was done about it, in one database."""
+class Questions(Protocol):
+    """What the writer shall be asked, and what it answered. Times are UTC.
+
+    Questions that follow from segments are written by `SegmentStore.add`, with them, and go when
+    their segments go.
+    """
+
+    def ask(self, question: Question, *, again: bool = False) -> Asked | None:
+        """Ask as soon as possible, anew when it was given up; how the question stands then. None:
+        there is no such segment. An answered one is left alone unless it shall be asked `again`;
+        its answer then stays until there is another.
+        """
+        ...
+
+    def question(self, segment_id: str) -> Asked | None:
+        """About this segment; None when nothing was asked."""
+        ...
+
+    def questions(
+        self,
+        stream: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        states: Sequence[str] = (),
+        differing: bool = False,
+        limit: int | None = None,
+    ) -> list[Asked]:
+        """Those asked within [since, until), the newest first.
+
+        states: some of `Asked.state`, empty for all. differing: answers that differ only.
+        """
+        ...
+
+    def opinions(self, segment_ids: Iterable[str]) -> dict[str, Asked]:
+        """What was asked about these segments, by segment."""
+        ...
+
+    def question_due(self, instance: str, now: datetime, *, segment: str | None = None) -> bool:
+        """Whether something waits to be asked, the budget aside. segment: about this one."""
+        ...
+
+    def claim_question(
+        self,
+        instance: str,
+        by: str,
+        now: datetime,
+        *,
+        seconds: float,
+        per_hour: int,
+        segment: str | None = None,
+    ) -> Asked | None:
+        """The most urgent question that is due and that nobody else asks; nobody else gets it for
+        so long. Counts as asked; None also when `per_hour` have been asked in the last hour, or
+        all but those that `vqmon.cascade.for_machines` keeps for questions on demand.
+        """
+        ...
+
+    def answer(self, one: Asked, by: str, opinion: Opinion, disagreement: Disagreement) -> bool:
+        """Keep what the writer said; False, and nothing is kept, when the claim is no longer of
+        this claimant.
+        """
+        ...
+
+    def put_off(self, one: Asked, by: str, reason: str, *, due_at: datetime | None) -> bool:
+        """There is no answer: it is due again then, or given up (None) for this reason. False as
+        in `answer`.
+        """
+        ...
+
+    def hold_up(self, instance: str, reason: str) -> None:
+        """Nothing can be asked at present; all that wait say why."""
+        ...
+
+    def release_questions(self, instance: str) -> None:
+        """Give up the claims of someone who is known to ask nothing any more; the attempts that
+        were cut off do not count.
+        """
+        ...
+
+    def claimed_questions(self, instance: str) -> list[Asked]:
+        """Those that somebody claims."""
+        ...
+
+    def last_asked(self, instance: str, cause: str) -> dict[str, datetime]:
+        """When a question of this cause was last asked, by stream."""
+        ...
+
+    def budget_used(self, instance: str, now: datetime) -> int:
+        """How often the writer was asked in the hour before now."""
+        ...
+
+    def expire_questions(self, now: datetime) -> int:
+        """Give up those that were not asked in time, of all instances; return how many."""
+        ...
+
+    def prune_askings(self, before: datetime) -> int:
+        """Forget how often was asked before; the budget needs an hour."""
+        ...
+
+
+class ActingStore(SegmentStore, AlertStore, Outbox, Questions, Protocol):
+    """Segments, alerts, what tells of them and what is asked about them, in one database."""
+
+
+class AskingStore(SegmentStore, Questions, Protocol):
+    """Segments and what is asked about them, in one database."""
+
+
+class ReportStore(SegmentStore, AlertStore, Decisions, Questions, Protocol):
+    """What happened, what was done about it and what was said of it, in one database."""
 
 
 class PluginContext(Protocol):
@@ -417,10 +536,16 @@ class PluginContext(Protocol):
         return the id of the event, which the receiver sees as `webhook-id`.
 
         event_id: an id of the plugin's own, at most 64 characters; the same one is sent once,
-        however often it is given. stream: what it is about; what a plugin sends about one stream
-        reaches a target in order. within: seconds after which it is not worth sending any more;
-        None tries for as long as the outbox does.
+        however often it is given, and tried anew when it had been given up. stream: what it is
+        about; what a plugin sends about one stream reaches a target in order. within: seconds
+        after which it is not worth sending any more; None tries for as long as the outbox does.
         Raises VqmonError when there is no such target.
+        """
+        ...
+
+    def delivery(self, target: str, event_id: str) -> Queued | None:
+        """How a message stands that `notify` sent: its `state` is waiting, delivered or dead
+        (given up; `error` says why). None when it is unknown or no longer kept.
         """
         ...
 

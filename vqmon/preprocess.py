@@ -14,6 +14,7 @@ from vqmon.measures import Measures
 from vqmon.measures.vector import measured
 from vqmon.patches import look
 from vqmon.patches.pieces import overview, pieces
+from vqmon.patches.shown import shown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +24,8 @@ class Prepared:
     position: of the frame, seconds.
     inputs: the arrays that a model may ask for by name: "measures" (F,) float32 in the order
         of `vqmon.measures.MEASURES`; "patches" (36, 40, 40) uint8, luma at the picture's own
-        resolution; "view" (3, 96, 96) uint8, Y, Cb and Cr of all of it.
+        resolution; "view" (3, 96, 96) uint8, Y, Cb and Cr of all of it; and, for a model that
+        asks for it, "picture" (h, w, 3) uint8, R'G'B' as a player shows it.
     """
 
     position: float
@@ -31,9 +33,12 @@ class Prepared:
     inputs: Mapping[str, NDArray[np.generic]]
 
 
-def prepare(frame: Frame, rng: np.random.Generator | None = None) -> Prepared:
+def prepare(
+    frame: Frame, rng: np.random.Generator | None = None, *, picture: bool = False
+) -> Prepared:
     """Measure a frame. In training `rng` draws the patch offsets; serving leaves it out.
 
+    picture: keep the picture itself, too.
     Raises PictureUnsupported for PQ and HLG and for sides under 32 or over 16384 pixels.
     """
     seen = look(frame, rng)
@@ -43,4 +48,6 @@ def prepare(frame: Frame, rng: np.random.Generator | None = None) -> Prepared:
         "patches": pieces(seen),
         "view": overview(seen),
     }
+    if picture:
+        inputs["picture"] = np.asarray(shown(frame), np.uint8)
     return Prepared(frame.position, Measures(values, cells), inputs)

@@ -14,7 +14,7 @@ import click
 from vqmon import files
 from vqmon.comparing import Compared
 from vqmon.doctor import Check
-from vqmon.domain import DEGRADATIONS, Finding, Segment
+from vqmon.domain import DEGRADATIONS, Comparison, Finding, Segment
 from vqmon.files import FileResult
 from vqmon.probe import Probe
 from vqmon.report import words
@@ -140,9 +140,10 @@ def print_probe(found: Probe) -> None:
         click.echo(result.sentence)
         _print_findings(result.findings)
         click.echo(f"\n{result.explanation}")
-    if result.facts:
-        facts = (f"{name:<26}{_fact(it)}" for name, it in result.facts.items())
-        click.echo("\n" + "\n".join(facts))
+    facts = {name: it for name, it in result.facts.items() if name != "words"}  # shown as such
+    if facts:
+        lines = (f"{name:<26}{_fact(it)}" for name, it in facts.items())
+        click.echo("\n" + "\n".join(lines))
     for warning in found.warnings:
         click.secho(f"warning: {warning}", fg="yellow")
 
@@ -167,6 +168,17 @@ def print_comparison(compared: Compared) -> None:
     for letter, side in (("A", compared.a), ("B", compared.b)):
         click.echo(f"{letter}  {_headline(side.result)}")
     click.echo(f"\n{found.reason}")
+    if compared.looked is not None:
+        click.echo(f"\n{_looked(compared.looked, compared.a.result.model)}")
+
+
+def _looked(looked: Comparison, model: str | None) -> str:
+    """What a model says that saw both at once."""
+    sure = words.chance(max(looked.probability, 1 - looked.probability))
+    verdict = "finds them similar"
+    if looked.better != "similar":
+        verdict = f"prefers {looked.better.upper()} ({sure} sure)"
+    return f"Looking at both, {model} {verdict}.\n{looked.reason}".rstrip()
 
 
 def stream_rows(settings: Settings, last: Mapping[str, Segment | None]) -> list[dict[str, Any]]:

@@ -13,21 +13,26 @@ from typing import Any
 
 import numpy as np
 
+from vqmon.cascade import BUDGET_PERIOD, TOO_LATE, for_machines, rank
 from vqmon.deciding import checked_event_id, checked_payload, compared, no_such_target, owned
 from vqmon.domain import (
     Acting,
     Alert,
+    Asked,
     Assessment,
     Comparison,
     Decision,
     Delivery,
     Depth,
     Disabled,
+    Disagreement,
     Event,
     Format,
     Frame,
     Media,
+    Opinion,
     Packet,
+    Question,
     Queued,
     Rollup,
     Segment,
@@ -177,6 +182,23 @@ class MemoryOutbox:
                 self._queue[it.id, it.target] = Queued(
                     replace(it, replaces=False), "waiting", it.created_at
                 )
+
+    def renew(self, delivery: Delivery) -> bool:
+        """Try a dead letter anew, unless its target is gone for good; whether there is one."""
+        key = (delivery.id, delivery.target)
+        with self._lock:
+            it = self._queue.get(key)
+            if it is None or it.state != "dead" or delivery.target in self._disabled:
+                return False
+            again = replace(it.delivery, expires_at=delivery.expires_at)
+            self._queue[key] = replace(
+                it, delivery=again, state="waiting", attempts=0, due_at=delivery.created_at
+            )
+        return True
+
+    def standing(self, delivery_id: str, target: str) -> Queued | None:
+        """How one delivery stands; None when it is unknown or no longer kept."""
+        return self._queue.get((delivery_id, target))
 
     def claim(self, target: str, by: str, now: datetime, *, seconds: float) -> Queued | None:
         """The oldest that is due and that nobody else is sending, for so long."""
@@ -371,6 +393,190 @@ class MemoryDecisions:
         return len(old)
 
 
+class MemoryQuestions:
+    """`vqmon.ports.Questions` in a dictionary; passes the same contract as the real ones."""
+
+    _segments: dict[str, Segment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked: dict[str, Asked] = {}
+        self._claimed: dict[str, tuple[str, datetime]] = {}
+        self._askings: list[tuple[str, datetime]] = []
+
+    def ask(self, question: Question, *, again: bool = False) -> Asked | None:
+        """Ask as soon as possible, anew when it was given up; None: no such segment."""
+        known = self._asked.get(question.segment)
+        if known is None:
+            self._ask_all([question])
+        elif known.state == "waiting":
+            due = replace(known, question=question, due_at=question.asked_at)
+            self._asked[question.segment] = due
+        elif known.state == "unanswered" or again:
+            self._claimed.pop(question.segment, None)
+            anew = replace(known, question=question, state="waiting", reason=None)
+            self._asked[question.segment] = replace(anew, attempts=0, due_at=question.asked_at)
+        return self._asked.get(question.segment)
+
+    def question(self, segment_id: str) -> Asked | None:
+        """About this segment; None when nothing was asked."""
+        return self._asked.get(segment_id)
+
+    def questions(
+        self,
+        stream: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        states: Sequence[str] = (),
+        differing: bool = False,
+        limit: int | None = None,
+    ) -> list[Asked]:
+        """Those asked within [since, until), the newest first."""
+        begin, end = _range(since, until)
+        found = [
+            it
+            for it in self._asked.values()
+            if stream in (None, it.question.stream)
+            and begin <= it.question.asked_at < end
+            and (not states or it.state in states)
+            and (not differing or (it.state == "answered" and _differs(it)))
+        ]
+        return sorted(found, key=_newest_first)[: _count(limit)]
+
+    def opinions(self, segment_ids: Iterable[str]) -> dict[str, Asked]:
+        """What was asked about these segments, by segment."""
+        return {it: self._asked[it] for it in segment_ids if it in self._asked}
+
+    def question_due(self, instance: str, now: datetime, *, segment: str | None = None) -> bool:
+        """Whether something waits to be asked, the budget aside."""
+        return bool(self._questions_due(instance, utc(now), segment))
+
+    def claim_question(
+        self,
+        instance: str,
+        by: str,
+        now: datetime,
+        *,
+        seconds: float,
+        per_hour: int,
+        segment: str | None = None,
+    ) -> Asked | None:
+        """The most urgent that is due, for so long, within the budget; counts in it."""
+        now, used = utc(now), self.budget_used(instance, now)
+        some = self._questions_due(instance, now, segment) if used < per_hour else []
+        if used >= for_machines(per_hour):
+            some = [it for it in some if it.question.cause == "demand"]
+        if not some:
+            return None
+        some.sort(key=lambda it: (rank(it.question.cause), *_newest_first(it)))
+        one = replace(some[0], attempts=some[0].attempts + 1, tried_at=now)
+        self._asked[one.question.segment] = one
+        self._claimed[one.question.segment] = by, now + timedelta(seconds=seconds)
+        self._askings.append((instance, now))
+        return one
+
+    def answer(self, one: Asked, by: str, opinion: Opinion, disagreement: Disagreement) -> bool:
+        """Keep what the writer said, unless the claim is no longer of this claimant."""
+        said: dict[str, Any] = {"opinion": opinion, "disagreement": disagreement}
+        return self._settle_question(one, by, state="answered", reason=None, **said)
+
+    def put_off(self, one: Asked, by: str, reason: str, *, due_at: datetime | None) -> bool:
+        """There is no answer: it is due again then, or given up (None) for this reason."""
+        if due_at is None:
+            return self._settle_question(one, by, state="unanswered", reason=reason)
+        return self._settle_question(one, by, reason=reason, due_at=utc(due_at))
+
+    def hold_up(self, instance: str, reason: str) -> None:
+        """Nothing can be asked at present; all that wait say why."""
+        for id_, it in self._asked.items():
+            if it.state == "waiting" and it.question.instance == instance:
+                self._asked[id_] = replace(it, reason=reason)
+
+    def release_questions(self, instance: str) -> None:
+        """Give up the claims of someone who is known to ask nothing any more."""
+        for it in self.claimed_questions(instance):
+            del self._claimed[it.question.segment]
+            self._asked[it.question.segment] = replace(it, attempts=it.attempts - 1)
+
+    def claimed_questions(self, instance: str) -> list[Asked]:
+        """Those that somebody claims."""
+        claimed = [self._asked[id_] for id_ in sorted(self._claimed)]
+        return [it for it in claimed if it.question.instance == instance]
+
+    def last_asked(self, instance: str, cause: str) -> dict[str, datetime]:
+        """When a question of this cause was last asked, by stream."""
+        found = [it.question for it in self._asked.values() if it.question.cause == cause]
+        mine = [it for it in found if it.instance == instance]
+        return {it.stream: it.asked_at for it in sorted(mine, key=lambda it: it.asked_at)}
+
+    def budget_used(self, instance: str, now: datetime) -> int:
+        """How often the writer was asked in the hour before now."""
+        begin = utc(now) - BUDGET_PERIOD
+        return sum(of == instance and at > begin for of, at in self._askings)
+
+    def expire_questions(self, now: datetime) -> int:
+        """Give up those that were not asked in time, of all instances; return how many."""
+        now = utc(now)
+        late = [
+            it
+            for id_, it in self._asked.items()
+            if it.state == "waiting" and it.question.expires_at <= now and self._unclaimed(id_, now)
+        ]
+        for it in late:
+            given_up = replace(it, state="unanswered", reason=it.reason or TOO_LATE)
+            self._asked[it.question.segment] = given_up
+            self._claimed.pop(it.question.segment, None)
+        return len(late)
+
+    def prune_askings(self, before: datetime) -> int:
+        """Forget how often was asked before; the budget needs an hour."""
+        before, count = utc(before), len(self._askings)
+        self._askings = [it for it in self._askings if it[1] >= before]
+        return count - len(self._askings)
+
+    def _ask_all(self, some: Iterable[Question]) -> None:
+        """Those about segments that are stored; what waits already may become more urgent."""
+        for it in some:
+            times = {"asked_at": utc(it.asked_at), "expires_at": utc(it.expires_at)}
+            question = replace(it, **times)  # type: ignore[arg-type]
+            known = self._asked.get(it.segment)
+            if known is None and it.segment in self._segments:
+                self._asked[it.segment] = Asked(question, "waiting", question.asked_at)
+            elif known and known.state == "waiting" and rank(it.cause) < rank(known.question.cause):
+                self._asked[it.segment] = replace(known, question=question)
+
+    def _questions_due(self, instance: str, now: datetime, segment: str | None) -> list[Asked]:
+        return [
+            it
+            for id_, it in self._asked.items()
+            if it.question.instance == instance
+            and it.state == "waiting"
+            and segment in (None, id_)
+            and it.due_at <= now < it.question.expires_at
+            and self._unclaimed(id_, now)
+        ]
+
+    def _unclaimed(self, segment_id: str, now: datetime) -> bool:
+        return segment_id not in self._claimed or self._claimed[segment_id][1] <= now
+
+    def _settle_question(self, one: Asked, by: str, **fields: Any) -> bool:
+        id_ = one.question.segment
+        if id_ not in self._asked or self._claimed.get(id_, ("",))[0] != by:
+            return False
+        del self._claimed[id_]
+        self._asked[id_] = replace(self._asked[id_], **fields)
+        return True
+
+
+def _differs(it: Asked) -> bool:
+    return it.disagreement is not None and it.disagreement.differs
+
+
+def _newest_first(it: Asked) -> tuple[float, str]:
+    return -it.question.asked_at.timestamp(), it.question.segment
+
+
 class MemoryAlerts:
     """`vqmon.ports.AlertStore` in dictionaries; passes the same contract as the real ones."""
 
@@ -470,7 +676,7 @@ def _beginning(known: Mapping[str, Any], beginning: str, what: str) -> Any:
     return found[0] if found else None
 
 
-class MemoryStore(MemoryAlerts, MemoryOutbox, MemoryDecisions):
+class MemoryStore(MemoryAlerts, MemoryOutbox, MemoryDecisions, MemoryQuestions):
     """`vqmon.ports.SegmentStore` in dictionaries; passes the same contract as the real ones."""
 
     def __init__(self) -> None:
@@ -492,6 +698,7 @@ class MemoryStore(MemoryAlerts, MemoryOutbox, MemoryDecisions):
                 self._rollups[key] = merged(known, share) if known else share
             self._act(acting or Acting())
             self.enqueue(acting.deliveries if acting else ())
+            self._ask_all(acting.questions if acting else ())
 
     def missing(self, ids: Iterable[str]) -> set[str]:
         """Those of the ids under which no segment is stored."""
@@ -570,6 +777,8 @@ class MemoryStore(MemoryAlerts, MemoryOutbox, MemoryDecisions):
             gone = self.segments(until=before, limit=limit)
             for segment in gone:
                 del self._segments[segment.id]
+                self._asked.pop(segment.id, None)
+                self._claimed.pop(segment.id, None)
             return self._unneeded(gone)
 
     def forget_pictures(self, before: datetime, *, limit: int = 500) -> list[str]:
@@ -636,7 +845,8 @@ class FakeContext:
 
     store: what was seen and decided; fill it with `store.add([segment])`.
     notified: (target, payload, event id) of everything sent.
-    targets: names that `notify` takes; None takes all.
+    targets: names that `notify` takes; None takes all. away: those that do not answer; what is
+        for them waits in `store`. now: when messages are sent, and arrive.
     pictures, clips: files by the id of a segment.
     scores: what `score` says, by the name of a file; what is missing cannot be scored.
     """
@@ -655,6 +865,8 @@ class FakeContext:
         self.store = store or MemoryStore()
         self.scorer = scorer or FakeScorer()
         self.targets = None if targets is None else set(targets)
+        self.away: set[str] = set()
+        self.now = EPOCH
         self.notified: list[tuple[str, dict[str, Any], str]] = []
         self.pictures: dict[str, list[Path]] = {}
         self.clips: dict[str, Path] = {}
@@ -717,13 +929,30 @@ class FakeContext:
         payload: Mapping[str, Any],
         *,
         event_id: str | None = None,
-        stream: str | None = None,  # noqa: ARG002  told to nobody here
-        within: float | None = None,  # noqa: ARG002  everything arrives at once
+        stream: str | None = None,
+        within: float | None = None,
     ) -> str:
-        """Into `notified`, once for each id."""
+        """Into `notified`, once for each id; again when it had been given up."""
         if self.targets is not None and target not in self.targets:
             raise no_such_target(target, sorted(self.targets))
         id_ = checked_event_id(event_id or uuid.uuid4().hex)
-        if (target, id_) not in [(to, known) for to, _, known in self.notified]:
-            self.notified.append((target, checked_payload(payload), id_))
+        body = checked_payload(payload)
+        until = None if within is None else self.now + timedelta(seconds=within)
+        message = Delivery(id_, target, "plugin", body, self.now, stream, expires_at=until)
+        known = self.store.standing(id_, target)
+        self.store.enqueue([message])
+        if self.store.renew(message) or known is None:
+            self.notified.append((target, body, id_))
+        if target not in self.away:
+            self._deliver(target)
         return id_
+
+    def delivery(self, target: str, event_id: str) -> Queued | None:
+        """As `store` knows it: delivered at once, or waiting while its target is `away`."""
+        if target not in self.away:
+            self._deliver(target)
+        return self.store.standing(event_id, target)
+
+    def _deliver(self, target: str) -> None:
+        while (one := self.store.claim(target, "fake", self.now, seconds=60)) is not None:
+            self.store.delivered(one, self.now)

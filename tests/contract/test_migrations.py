@@ -194,6 +194,16 @@ SAMPLES["0002"] = (
        VALUES ('d1', 'encoder', 'news', 'raise', 'compression is obvious',
          '2026-03-01 12:00:10.000000', '{"kbps": 4000}', '5f0c', NULL)""",
 )
+SAMPLES["0003"] = (
+    *SAMPLES["0002"],
+    """INSERT INTO questions (segment_id, stream, instance, cause, rank, alert, asked_at,
+         expires_at, state, due_at, attempts, answered_at, model, quality, uncertainty, findings,
+         explanation, pictures, seconds, details, differs, quality_difference, difference)
+       VALUES ('5f0c', 'news', 'vqmon', 'alert', 1, 'a1', '2026-03-01 12:00:10.000000',
+         '2026-03-01 18:00:10.000000', 'answered', '2026-03-01 12:00:10.000000', 1,
+         '2026-03-01 12:00:20.000000', 'big@7', 48.5, NULL, '[]', 'It stands still.', '[]', 9.5,
+         '{}', true, -13.0, '{"only_scorer": [], "only_writer": [], "sentence": "Worse."}')""",
+)
 """Rows just as each step's vqmon wrote them. A new step adds its own; old ones never change."""
 
 OUTPUTS = bytes.fromhex(
@@ -248,6 +258,8 @@ def test_rows_of_every_older_vqmon_survive_the_way_to_this_one(url: str, step: s
         assert minute.histogram[6] == 10
         assert minute.fault_seconds == {"freeze": 2.5}
         assert [it.data for it in store.decisions()] == ([{"kbps": 4000}] if step > "0001" else [])
+        answers = [it.opinion.explanation for it in store.questions(differing=True) if it.opinion]
+        assert answers == (["It stands still."] if step > "0002" else [])
 
         store.add([SAMPLE, replace(SAMPLE, id="new")])
         assert store.rollups(60)[0].segments == 2

@@ -171,6 +171,36 @@ def test_what_is_given_up_is_a_dead_letter_until_it_is_retried(outbox: Outbox) -
     assert claimed(outbox, at=NOON + MINUTE) == "e1"
 
 
+def test_a_dead_letter_can_be_renewed_with_another_expiry(outbox: Outbox) -> None:
+    """For senders that must be heard in the end: same id, all attempts before it."""
+    outbox.enqueue([delivery(expires_at=NOON + MINUTE), delivery("e1", "other")])
+    found = outbox.claim("encoder", "me", NOON, seconds=30)
+    assert found
+    assert not outbox.renew(delivery())  # it is on its way
+    outbox.failed(found, "me", "refused", due_at=None)
+
+    assert outbox.renew(replace(delivery(), created_at=NOON + MINUTE))
+
+    standing = outbox.standing("e1", "encoder")
+    assert standing
+    assert (standing.state, standing.attempts) == ("waiting", 0)
+    assert (standing.due_at, standing.delivery.expires_at) == (NOON + MINUTE, None)
+    assert standing.delivery.created_at == NOON
+    assert not outbox.renew(delivery())
+    assert outbox.standing("e9", "encoder") is None
+
+
+def test_what_is_meant_for_a_target_that_is_gone_is_not_renewed(outbox: Outbox) -> None:
+    """It said 410; only a person or another configuration brings it back."""
+    outbox.enqueue([delivery()])
+    outbox.disable(Disabled("encoder", "f1", "410 Gone", NOON))
+
+    assert not outbox.renew(delivery())
+
+    outbox.enable("encoder")
+    assert outbox.renew(delivery())
+
+
 def test_retrying_brings_forward_what_waits_after_a_failure(outbox: Outbox) -> None:
     """The operator mended the receiver and does not want to wait two hours."""
     outbox.enqueue([delivery()])

@@ -165,3 +165,45 @@ def test_an_operator_silences_acknowledges_and_changes_rules_while_it_runs(
 
 def vqmon_firing(vqmon: Daemon, stream: str) -> bool:
     return any(it.firing for it in alerts_of(vqmon) if it.stream == stream)
+
+
+FULL_AS_TOLD = """
+import collections, pathlib, shutil
+
+def disk_usage(_path, usage=collections.namedtuple("usage", "total used free")):
+    free = int(pathlib.Path({file!r}).read_text())
+    return usage(1000, 1000 - free, free)
+
+shutil.disk_usage = disk_usage
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_told_when_there_is_room_again(
+    daemon: Callable[..., Daemon], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures stop first, watching goes on, and the segments say why they have none."""
+    free = tmp_path / "free"
+    free.write_text("900")
+    (tmp_path / "sitecustomize.py").write_text(FULL_AS_TOLD.format(file=str(free)))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    running = daemon(**QUICK).started()
+    running.wait_for(lambda: len(running.rows()) >= 2)
+
+    free.write_text("40")
+    running.wait_for(lambda: "storage_low" in [it.rule for it in alerts_of(running)], 60)
+    full = next(it for it in alerts_of(running) if it.rule == "storage_low")
+    free.write_text("900")
+    running.wait_for(lambda: not firing(running, full.id), 60)
+
+    assert (full.stream, full.severity) == ("(vqmon)", "critical")
+    assert full.reason.startswith("The disk is nearly full (4 %, limit 5 %): no pictures")
+    low = [it for it in running.rows() if any(f.name == "storage_low" for f in it.findings)]
+    assert low
+    assert running.stop() == 0
+    told = [it.delivery.kind for it in outbox_of(running) if it.delivery.stream == "(vqmon)"]
+    assert told == ["resolved", "firing"]
+
+
+def firing(vqmon: Daemon, alert: str) -> bool:
+    return any(it.id == alert and it.firing for it in alerts_of(vqmon))

@@ -153,9 +153,11 @@ def test_compare_prints_which_is_better_and_why(media: Path) -> None:
         "spread",
         "same_content",
         "reason",
+        "looked",
         "a",
         "b",
     }
+    assert told["looked"] is None
     assert told["same_content"] is False
     assert told["margin"] == pytest.approx(told["a"]["quality"] - told["b"]["quality"], abs=0.011)
     assert told["a"]["source"] == "still.png"

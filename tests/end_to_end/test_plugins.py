@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.daemons import MOVING, Daemon, assert_tiled, moving
-from vqmon.domain import Decision
+from vqmon.domain import Alert, Decision
 from vqmon.errors import StoreError
 from vqmon.store import open_store
 
@@ -73,6 +73,11 @@ def decisions(daemon: Daemon, plugin: str | None = None) -> list[Decision]:
             return store.decisions(plugin)
     except StoreError:
         return []  # not made yet
+
+
+def alerts(daemon: Daemon, *, firing: bool | None = None) -> list[Alert]:
+    with open_store(f"sqlite:///{daemon.folder}/data/vqmon.db", migrate=False) as store:
+        return store.alerts(firing=firing)
 
 
 def errors(daemon: Daemon, plugin: str, event: str = "plugin_failed") -> list[str]:
@@ -147,6 +152,35 @@ def test_misbehaving_plugins_harm_nothing_else(daemon: Callable[..., Daemon]) ->
     assert running.stop() == 0
     assert_tiled([it for it in running.rows() if it.scored][1:], gap=1.5)
     assert not running.events("supervisor_fault")
+
+
+@pytest.mark.slow
+def test_a_parked_plugin_is_an_alert_until_it_is_switched_off(
+    daemon: Callable[..., Daemon],
+) -> None:
+    """Nobody reads the log of a monitor; everybody reads its alerts."""
+    settings: dict[str, Any] = {
+        "streams": moving("a"),
+        "notifiers": {"ops": {"type": "log", "rules": ["plugin_parked"]}},
+    }
+    running = daemon({"dying": MISBEHAVING["dying"]}, **settings).started()
+    running.wait_for(lambda: alerts(running, firing=True), 90)
+
+    [parked] = alerts(running)
+    assert (parked.stream, parked.rule, parked.severity) == ("(vqmon)", "plugin_parked", "warning")
+    assert "The plugin dying failed again and again" in parked.reason
+
+    off = {"plugins_dir": str(running.folder / "plugins"), "plugins": {}}
+    running.configure(**settings, **off)
+    running.wait_for(lambda: not alerts(running, firing=True), 60)
+
+    [ended] = alerts(running)
+    assert ended.id == parked.id
+    assert ended.cleared == "The plugin dying is no longer parked."
+    with open_store(f"sqlite:///{running.folder}/data/vqmon.db", migrate=False) as store:
+        running.wait_for(lambda: {it.state for it in store.queued("ops")} == {"delivered"}, 20)
+        assert [it.delivery.kind for it in store.queued("ops")] == ["resolved", "firing"]
+    assert running.stop() == 0
 
 
 def test_a_plugin_that_cannot_be_stopped_does_not_hold_up_the_end(

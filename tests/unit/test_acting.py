@@ -17,6 +17,7 @@ from vqmon.alerting.own import Trouble
 from vqmon.daemon.alerts import Alerts
 from vqmon.domain import Acting, AlertEvent, Finding, Segment, Silence
 from vqmon.errors import StoreError
+from vqmon.notifying import timestamp
 from vqmon.settings import Settings
 from vqmon.store import open_store
 from vqmon.testing import MemoryStore
@@ -321,3 +322,132 @@ def test_a_new_start_knows_nothing_of_old_trouble_and_a_reload_does() -> None:
     Alerts(store, configured()).look()
 
     assert store.alerts()[0].cleared == "vqmon was started anew."
+
+
+ALERTMANAGER = {"type": "alertmanager", "url": "http://127.0.0.1:1"}
+
+
+def waiting(store: MemoryStore, target: str = "am") -> list[tuple[str, str]]:
+    """Kind and stream of what a target has still to hear."""
+    found = reversed(store.queued(target, ["waiting"]))
+    return [(it.delivery.kind, str(it.delivery.stream)) for it in found]
+
+
+def test_a_state_target_that_is_new_learns_what_fires() -> None:
+    """Alertmanager knows an alert only while it is told of it, and this one began before."""
+    store = MemoryStore()
+    alerts = Alerts(store, configured())
+    alerts.add(story(4))
+
+    with_state = configured(notifiers={"am": ALERTMANAGER, "hook": {"type": "log"}})
+    alerts.configure(with_state)
+    alerts.look()
+
+    assert waiting(store) == [("repeat", "news")]
+    assert waiting(store, "hook") == []  # it is told of events, and none has happened
+    [said] = store.queued("am")
+    assert said.delivery.body["alerts"][0]["startsAt"] == "2026-03-01T12:00:30.000Z"
+
+    alerts.configure(with_state)
+    alerts.look()
+    Alerts(store, with_state).look()
+    assert waiting(store) == [("repeat", "news")]  # once
+
+    alerts.add(story(12)[4:])
+    assert waiting(store) == [("resolved", "news")]
+
+
+def test_a_state_target_is_not_told_what_it_does_not_want() -> None:
+    store = MemoryStore()
+    alerts = Alerts(store, configured())
+    alerts.add(story(4))
+
+    alerts.configure(configured(notifiers={"am": ALERTMANAGER | {"severities": ["info"]}}))
+    alerts.look()
+
+    assert waiting(store) == []
+
+
+@pytest.mark.parametrize("change", [{"severities": ["info"]}, {"alerts": "false"}])
+def test_what_a_state_target_no_longer_wants_is_ended_for_it(change: dict[str, Any]) -> None:
+    """Or it would be told for ever that the alert still fires."""
+    store = MemoryStore()
+    alerts = Alerts(store, configured(notifiers={"am": ALERTMANAGER}))
+    alerts.add(story(4))
+    assert waiting(store) == [("firing", "news")]
+
+    alerts.configure(configured(notifiers={"am": ALERTMANAGER | change}))
+    alerts.look()
+
+    assert waiting(store) == [("resolved", "news")]
+
+
+def test_a_state_target_that_comes_back_is_told_what_has_ended_meanwhile() -> None:
+    """It was out of the configuration when the alert was resolved."""
+    store = MemoryStore()
+    alerts = Alerts(store, configured(notifiers={"am": ALERTMANAGER}))
+    alerts.add(story(4))
+    alerts.configure(configured())
+    alerts.add(story(12)[4:])
+    assert waiting(store) == [("firing", "news")]
+
+    alerts.configure(configured(notifiers={"am": ALERTMANAGER}))
+    alerts.look()
+
+    assert waiting(store) == [("resolved", "news")]
+    [alert] = store.alerts()
+    [said] = store.queued("am", ["waiting"])
+    assert alert.closed_at
+    assert said.delivery.body["alerts"][0]["endsAt"] == timestamp(alert.closed_at)
+
+
+ASKING = {"writer": {"model": "remote:http://gpu.example/v1", "pause": "1m"}}
+
+
+def shown(one: Segment, uncertainty: float = 5.0) -> Segment:
+    return replace(one, uncertainty=uncertainty, evidence=(f"news/{one.id}-worst.jpg",))
+
+
+def test_what_the_writer_is_asked_is_stored_with_its_cause() -> None:
+    """The segment that raised the alert, and one weak score of a run."""
+    store = MemoryStore()
+    rows = [shown(it, 30.0 if number > 8 else 5.0) for number, it in enumerate(story(12))]
+
+    Alerts(store, configured(**ASKING)).add(rows)
+
+    [alert] = store.alerts()
+    asked = {it.question.segment: it.question.cause for it in store.questions()}
+    assert asked == {"news2": "alert", "news9": "low_confidence"}
+    raised = store.question("news2")
+    assert raised
+    assert raised.question.alert == alert.id
+
+
+def test_without_a_writer_nobody_is_asked() -> None:
+    """The usual daemon."""
+    store = MemoryStore()
+
+    Alerts(store, configured()).add([shown(it, 30.0) for it in story(12)])
+
+    assert store.questions() == []
+
+
+@pytest.mark.parametrize("fails", ["before", "after", "killed"])
+def test_a_crash_neither_loses_nor_doubles_a_question(fails: str) -> None:
+    """What is asked follows from the segments, however often they are given."""
+    smooth, rough = MemoryStore(), Flaky()
+    rows = [shown(it, 30.0) for it in story(30)]
+    Alerts(smooth, configured(**ASKING)).add(rows)
+
+    alerts = Alerts(rough, configured(**ASKING))
+    for begin in range(0, len(rows), 5):
+        rough.fails = "" if fails == "killed" else fails
+        try:
+            alerts.add(rows[begin : begin + 5])
+        except StoreError:
+            alerts.add(rows[begin : begin + 5])
+        if fails == "killed":
+            alerts = Alerts(rough, configured(**ASKING))
+            alerts.add(rows[begin : begin + 5])
+
+    assert rough.questions() == smooth.questions()

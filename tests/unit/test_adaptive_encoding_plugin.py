@@ -183,6 +183,46 @@ def test_a_plugin_that_died_while_asking_takes_it_back() -> None:
     assert [body["action"] for _, body, _ in fresh.notified] == ["roll_back"]
 
 
+def test_an_encoder_that_does_not_answer_is_taken_back_in_the_end() -> None:
+    """Its raise expires in the outbox; the way back is tried for as long as it takes."""
+    world = context()
+    world.away.add("encoder")
+    plugin = acting(world, configured())
+    feed(plugin, world, *[segment(n) for n in range(3)])
+
+    feed(plugin, world, *[segment(n) for n in range(60, 64)])
+
+    assert kinds(world)[:4] == ["raise", "asked", "failed", "roll_back"]
+    assert "restored" not in kinds(world)
+    assert "not delivered" in world.decisions("news")[2].reason
+
+
+def test_a_dead_letter_is_sent_anew_under_its_id() -> None:
+    """Until the encoder has taken it, nothing is restored."""
+    world = context()
+    plugin = acting(world, configured())
+    feed(plugin, world, *[segment(n) for n in range(7)])
+    world.away.add("encoder")
+    feed(plugin, world, *[segment(n) for n in range(7, 9)])
+    back = world.decisions("news")[-1]
+    assert back.kind == "roll_back"
+    given_up(world)
+
+    feed(plugin, world, segment(9))
+    world.away.clear()
+    feed(plugin, world, *[segment(n) for n in range(16, 18)])
+
+    assert kinds(world)[:4] == ["raise", "asked", "roll_back", "restored"]
+    assert [(b["action"], id_) for _, b, id_ in world.notified[1:]] == [("roll_back", back.id)] * 2
+
+
+def given_up(world: FakeContext) -> None:
+    """The outbox has tried often enough."""
+    one = world.store.claim("encoder", "me", EPOCH, seconds=1)
+    assert one is not None
+    world.store.failed(one, "me", "connection refused", due_at=None)
+
+
 def test_an_encoder_that_cannot_be_asked_is_recorded_so() -> None:
     world = context()
     missing = configured(target={"type": "webhook", "notifier": "nobody"})

@@ -33,28 +33,62 @@ class Crash(Exception):
 
 @dataclass
 class Encoder:
-    """Obeys, ignores what it accepts, refuses, or is gone; may die with the answer on its way."""
+    """Obeys, ignores what it accepts, refuses, or is gone; may die with the answer on its way.
+
+    While it is `away` requests wait in an outbox on the way to it, in order; when its outbox
+    `gives up`, what waits there is a dead letter until it is asked for anew.
+    """
 
     behaviour: str = "obeys"
     level: Level = LADDER[0]
     heard: list[Request] = field(default_factory=list)
     crash_at: str | None = None
     live: bool = True
+    waiting: dict[str, Request] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
+    delivered: dict[str, datetime] = field(default_factory=dict)
+    now: datetime = EPOCH
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: Request) -> bool:
         if self.crash_at == "before":
             self.crash_at = None
             raise Crash
         if self.behaviour == "gone":
             raise TargetFailed("connection refused")
-        self.heard.append(request)
-        if self.behaviour in ("obeys", "obeys, and its answer is lost"):
-            self.level = request.level
+        self._pass_time()
+        if self.behaviour in ("away", "gives up"):
+            self.waiting[request.id] = request
+            if request.id in self.dead:
+                self.dead.remove(request.id)
+                raise TargetFailed("given up")
+            return False
+        self._hear(request)
         if self.behaviour.endswith("lost"):
             raise TargetFailed("timed out")
         if self.crash_at == "after":
             self.crash_at = None
             raise Crash
+        return True
+
+    def accepted_at(self, request_id: str, asked_at: datetime) -> datetime | None:
+        self._pass_time()
+        if request_id in self.dead:
+            raise TargetFailed("given up")
+        return None if request_id in self.waiting else self.delivered.get(request_id, asked_at)
+
+    def _pass_time(self) -> None:
+        for request in list(self.waiting.values()):
+            late = self.now - request.at >= timedelta(seconds=request.within or 1e9)
+            if self.behaviour == "gives up" or late:
+                self.dead.add(self.waiting.pop(request.id).id)
+            elif self.behaviour not in ("away", "gone"):
+                self._hear(self.waiting.pop(request.id))
+                self.delivered[request.id] = self.now
+
+    def _hear(self, request: Request) -> None:
+        self.heard.append(request)
+        if self.behaviour in ("obeys", "obeys, and its answer is lost"):
+            self.level = request.level
 
 
 @dataclass
@@ -94,10 +128,19 @@ class Minute:
     crash: str | None
 
 
+BEHAVIOURS = (
+    "obeys",
+    "obeys",
+    "ignores",
+    "gone",
+    "obeys, and its answer is lost",
+    "away",
+    "gives up",
+)
 MINUTES = st.builds(
     Minute,
     content=st.sampled_from(["hard", "hard", "hard", "easy", "down", "congested", "flat"]),
-    encoder=st.sampled_from(["obeys", "obeys", "ignores", "gone", "obeys, and its answer is lost"]),
+    encoder=st.sampled_from(BEHAVIOURS),
     crash=st.sampled_from([None, None, None, "now", "before", "after"]),
 )
 DAYS = st.lists(st.tuples(MINUTES, st.integers(1, 20)), min_size=1, max_size=6)
@@ -151,6 +194,7 @@ class World:
         segment = seen(self.number, content, self.encoder.level)
         self.number += 1
         self.stored.kept[segment.id] = segment
+        self.encoder.now = end(segment)
         if self._watch is None:
             context: Any = self.stored
             self._watch = Watch(self.case, context, self.encoder, lambda: end(segment))
@@ -203,14 +247,15 @@ def test_every_change_ends_in_keep_or_roll_back(days: list[tuple[Minute, int]]) 
 @relaxed
 @given(DAYS)
 def test_a_raised_bitrate_is_never_stranded(days: list[tuple[Minute, int]]) -> None:
-    """Whatever happened, the plugin knows at what level the encoder runs, or better, lower."""
+    """Whatever happened, what the encoder accepted last is what the plugin knows, or lower."""
     world = World()
 
     world.lives([*days, *CALM])
 
     memory = remember(world.stored.rows)
     assert memory.change is None or memory.change.kind == "lower"
-    assert world.encoder.level.cap_kbps <= (memory.level or LADDER[0]).cap_kbps
+    accepted = world.encoder.heard[-1].level if world.encoder.heard else LADDER[0]
+    assert accepted.cap_kbps <= (memory.level or LADDER[0]).cap_kbps
 
 
 @settings(relaxed, max_examples=4)
@@ -311,3 +356,46 @@ def test_a_lost_answer_is_taken_back_until_it_is_heard() -> None:
     assert tries <= 5  # once a minute, not with every segment
     assert world.stored.rows[-1].kind in ("restored", "wait")
     assert world.encoder.level == LADDER[0]
+
+
+def test_a_dead_letter_strands_nothing() -> None:
+    """The outbox gave up telling the encoder to go back, which still runs at the raised level."""
+    world = World()
+    world.lives([(Minute("hard", "obeys", None), 1)])
+    assert world.encoder.level == LADDER[1]
+
+    world.lives(
+        [(Minute("congested", "gives up", None), 5), (Minute("hard", "gives up", None), 90)]
+    )
+
+    assert world.encoder.level == LADDER[1]
+    assert "restored" not in [d.kind for d in world.stored.rows]
+    assert [d.kind for d in world.stored.rows].count("raise") == 1  # nothing new until then
+
+    world.lives([(Minute("easy", "obeys", None), 2)])
+
+    assert world.encoder.level == LADDER[0]
+    assert "restored" in [d.kind for d in world.stored.rows]
+
+
+def test_a_lowering_that_never_arrives_is_not_believed() -> None:
+    """Or the encoder would run high for ever, while its plugin thinks it is down."""
+    world = World()
+    world.lives([(Minute("hard", "obeys", None), 60), (Minute("easy", "gives up", None), 100)])
+
+    assert world.encoder.level == LADDER[2]
+    assert remember(world.stored.rows).level == LADDER[2]
+
+    world.lives([(Minute("easy", "obeys", None), 300)])
+
+    assert world.encoder.level == LADDER[0]
+
+
+def test_what_is_seen_before_the_encoder_heard_says_nothing_about_the_change() -> None:
+    """Else an encoder that was busy for five minutes would be taken for one that ignores."""
+    world = World()
+
+    world.lives([(Minute("hard", "away", None), 5), (Minute("hard", "obeys", None), 5)])
+
+    kinds = [d.kind for d in world.stored.rows if d.kind != "wait"]
+    assert kinds == ["raise", "asked", "keep"]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.media import write_clip
 from tests.scenes import EPOCH
-from vqmon import comparing
+from vqmon import comparing, terminal
 from vqmon.comparing import Compared, Means, compare
 from vqmon.domain import Assessment, Comparison, Finding, Segment
 from vqmon.errors import ScorerError, StoreError, VqmonError
@@ -361,3 +361,70 @@ def test_a_model_without_a_spread_is_told_as_it_is(tmp_path: Path) -> None:
     compared: Compared = compare("a", "b", means(tmp_path, *some, scorer=Pairwise))
 
     assert "The model holds that A is better with a probability of 90 %." in compared.found.reason
+
+
+# A model that looks at both -----------------------------------------------------------------------
+
+
+class LookingScorer(SureScorer):
+    """Sees both at once, as a model that writes does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, int]] = []
+
+    def prefer(self, a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> Comparison:
+        self.seen.append((len(a), len(b)))
+        assert {one.shape for one in (*a, *b)} == {(90, 160, 3)}
+        brighter = float(np.mean(a)) > float(np.mean(b))
+        return Comparison("a" if brighter else "b", 9.0, 0.8 if brighter else 0.2, "It is lighter.")
+
+
+def test_a_model_that_writes_looks_at_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores compare two numbers; such a model can say what the eye prefers, and why."""
+    dark, bright = picture(tmp_path / "a.png", 1), picture(tmp_path / "b.png", 1, brighter=30)
+    scorer = LookingScorer()
+
+    compared = compare(dark, bright, means(tmp_path, scorer=lambda: scorer))
+
+    assert scorer.seen == [(1, 1)]
+    assert compared.looked is not None
+    assert comparing.as_json(compared)["looked"] == {
+        "better": "b",
+        "probability": 0.2,
+        "reason": "It is lighter.",
+    }
+    terminal.print_comparison(compared)
+    assert (
+        "Looking at both, fake@1 prefers B (80 % sure).\nIt is lighter." in capsys.readouterr().out
+    )
+
+
+def test_of_a_video_it_sees_some_pictures_evenly_spread(tmp_path: Path) -> None:
+    """Each pair takes seconds; a film has thousands of pictures."""
+    for name, seconds in (("a.mkv", 12.0), ("b.mkv", 5.0)):
+        write_clip(tmp_path / name, seconds, width=160, height=90, rate=5, sound=False)
+    scorer = LookingScorer()
+
+    looked = compare(
+        str(tmp_path / "a.mkv"), str(tmp_path / "b.mkv"), means(tmp_path, scorer=lambda: scorer)
+    )
+
+    [(of_a, of_b)] = scorer.seen
+    assert of_a == of_b > 1
+    assert 3 <= len(looked.a.pictures) <= 2 * comparing.LOOKS
+
+
+def test_a_look_that_fails_leaves_the_scores(tmp_path: Path) -> None:
+    class Blind(LookingScorer):
+        def prefer(self, a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> Comparison:
+            raise ScorerError("it did not compare")
+
+    a, b = picture(tmp_path / "a.png", 1), picture(tmp_path / "b.png", 2)
+
+    compared = compare(a, b, means(tmp_path, scorer=Blind))
+
+    assert compared.looked is None
+    assert comparing.as_json(compared)["looked"] is None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.receivers import SECRET
+from vqmon.alerting.own import OWN_RULES
 from vqmon.config import Settings, load, shown
 from vqmon.errors import ConfigError
 from vqmon.notifying import Target
@@ -91,6 +92,14 @@ def test_everything_that_a_webhook_may_have(tmp_path: Path) -> None:
         send_resolved=False,
         repeat=False,
     )
+
+
+@pytest.mark.parametrize("rule", OWN_RULES)
+def test_a_target_can_be_told_of_vqmon_alone(tmp_path: Path, rule: str) -> None:
+    """Who runs vqmon is often somebody else than who watches the streams."""
+    settings = written(tmp_path, f"ops: {{type: log, rules: [{rule}], streams: ['(vqmon)']}}")
+
+    assert settings.target("ops").rules == (rule,)
 
 
 def test_one_key_needs_no_list(tmp_path: Path) -> None:

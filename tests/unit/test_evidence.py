@@ -6,10 +6,12 @@ import io
 import logging
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -19,7 +21,7 @@ from PIL import Image
 from vqmon.domain import Colour, Finding, Frame, Segment
 from vqmon.evidence import EvidenceKeeper, PacketRing, folder_name
 from vqmon.evidence.packets import _begun
-from vqmon.evidence.pictures import rgb_matrix, upright
+from vqmon.patches.shown import rgb_matrix, shown
 
 NOON = datetime(2026, 3, 1, 12, 0, 5, tzinfo=UTC)
 BLUR = Finding("blur", 3, 0.9, 12.0, 20.0)
@@ -147,6 +149,27 @@ def test_a_new_keeper_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None
     assert kept == [False, True]
 
 
+def test_what_may_raise_an_alert_or_is_asked_about_is_shown(tmp_path: Path) -> None:
+    """A bad score without a named cause, and one that the model itself does not trust."""
+    evidence = keeper(tmp_path, uncertain=20.0, below=[("quality", 50.0), ("quality_worst", 10.0)])
+    cases = [
+        (60.0, 30.0, 19.0),
+        (60.0, 30.0, 20.0),
+        (49.0, 30.0, 5.0),
+        (60.0, 9.0, 5.0),
+        (None, None, None),
+    ]
+    kept = []
+
+    for turn, (quality, worst, uncertainty) in enumerate(cases):
+        evidence.offer(frame(10.0 * turn, 80), quality)
+        scores: dict[str, Any] = {"quality": quality, "quality_worst": worst}
+        scores["uncertainty"] = uncertainty
+        kept.append(bool(evidence.close(replace(segment(at=10.0 * turn), **scores)).evidence))
+
+    assert kept == [False, True, True, True, False]
+
+
 def test_an_alert_brings_full_pictures_for_the_next_segments(tmp_path: Path) -> None:
     """What was seen around an alert is what people ask about later."""
     evidence = keeper(tmp_path)
@@ -230,8 +253,8 @@ def test_turned_and_anamorphic_video_is_shown_as_a_player_shows_it() -> None:
     planes = frame(size=(1080, 1440)).planes
     planes[0][:540] = 235
 
-    anamorphic = upright(Frame(planes, 0.0, NOON, sample_aspect=4 / 3))
-    turned = upright(Frame(planes, 0.0, NOON, rotation=90))
+    anamorphic = shown(Frame(planes, 0.0, NOON, sample_aspect=4 / 3))
+    turned = shown(Frame(planes, 0.0, NOON, rotation=90))
 
     assert anamorphic.size == (1920, 1080)
     assert turned.size == (1080, 1440)
@@ -243,7 +266,7 @@ def test_turned_and_anamorphic_video_is_shown_as_a_player_shows_it() -> None:
 @pytest.mark.parametrize("wrong", [0.0, -1.0, 1e9, float("nan")])
 def test_an_impossible_sample_aspect_is_ignored(wrong: float) -> None:
     """Broken headers must not turn a picture into a line a million pixels wide."""
-    assert upright(Frame(frame().planes, 0.0, NOON, sample_aspect=wrong)).size == (640, 360)
+    assert shown(Frame(frame().planes, 0.0, NOON, sample_aspect=wrong)).size == (640, 360)
 
 
 @pytest.mark.parametrize("matrix", ["bt601", "bt709", "bt2020"])
@@ -260,9 +283,9 @@ def test_colours_come_back_as_the_standards_say(matrix: str, full_range: bool) -
     scale = (255, 0, 255) if full_range else (219, 16, 224)
     coded = np.stack([y * scale[0] + scale[1], u * scale[2] + 128, v * scale[2] + 128, y * 0 + 1])
 
-    shown = np.reshape(rgb_matrix(Colour(full_range, matrix)), (3, 4)) @ coded  # type: ignore[arg-type]
+    back = np.reshape(rgb_matrix(Colour(full_range, matrix)), (3, 4)) @ coded  # type: ignore[arg-type]
 
-    assert np.allclose(shown.T, wanted, atol=1e-6)
+    assert np.allclose(back.T, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["../../etc", ".hidden", "a/b", "studio 1", "Bühne"])

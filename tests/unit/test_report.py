@@ -25,7 +25,10 @@ from vqmon.domain import (
     Acting,
     Alert,
     Decision,
+    Disagreement,
     Finding,
+    Opinion,
+    Question,
     Segment,
 )
 from vqmon.report import words
@@ -582,3 +585,47 @@ def test_decisions_of_plugins_stand_with_their_stream_in_every_form() -> None:
     assert "roll back" in page.text
     assert sum(given.get("class") == "decision" for _, given in page.tags) == 2
     assert not [tag for tag, _ in page.tags if tag == "script"]
+
+
+def with_an_answer(text: str) -> report.Report:
+    """A bad segment that the writer has looked at, and one that it could not look at."""
+    store = MemoryStore()
+    rows = [segment(0, quality=20.0), segment(100, quality=30.0), segment(200)]
+    until = NOON + timedelta(hours=6)
+    questions = [Question(it.id, "news", "here", "alert", NOON, until) for it in rows[:2]]
+    store.add(rows, Acting(questions=tuple(questions)))
+    opinion = Opinion("big@7", NOON, 75.0, 4.0, (), text, ("news/a-worst.jpg",), 9.5)
+    for id_ in (rows[0].id, rows[1].id):
+        one = store.claim_question("here", "me", NOON, seconds=9, per_hour=9, segment=id_)
+        assert one
+        if id_ == rows[0].id:
+            apart = Disagreement(True, 55.0, (), (), "The writer finds it 55 points better.")
+            store.answer(one, "me", opinion, apart)
+        else:
+            store.put_off(one, "me", "CUDA out of memory", due_at=None)
+    return report.build(store, NOON, NOON + timedelta(hours=1))
+
+
+def test_the_worst_moments_show_what_the_writer_says_and_why_it_says_nothing() -> None:
+    """Beside the scorer's words, with the model's name."""
+    built_report = with_an_answer("Everything is smeared.")
+
+    for shown in (Page(report.to_html(built_report)).text, report.to_text(built_report)):
+        assert "big@7: 75 of 100 (good), give or take 4" in shown
+        assert "Everything is smeared." in shown
+        assert "The writer finds it 55 points better." in shown
+    assert "CUDA out of memory" in Page(report.to_html(built_report)).text
+    [stream] = json.loads(report.to_json(built_report))["streams"]
+    first, second, *_ = stream["worst"]
+    assert first["writer"]["opinion"]["quality"] == 75.0
+    assert first["writer"]["disagreement"]["differs"] is True
+    assert (second["writer"]["state"], second["writer"]["opinion"]) == ("unanswered", None)
+    assert [it["segment"] for it in stream["disagreements"]] == ["news-0000"]
+
+
+def test_what_a_writer_writes_is_text_and_nothing_else() -> None:
+    """A model repeats what it reads in a picture."""
+    page = Page(report.to_html(with_an_answer(HOSTILE)))
+
+    assert HOSTILE in page.text
+    assert not [name for name, _ in page.tags if name == "script"]

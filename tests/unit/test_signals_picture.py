@@ -246,6 +246,38 @@ def test_a_burst_that_sees_motion_clears_the_suspicion() -> None:
     assert not named(found(scene, 40, sampling="keyframes"), "freeze")
 
 
+def looping(time: float) -> Luma:
+    """A clip of two seconds over and over: each keyframe is exactly the last one."""
+    return moving(time % 2.0)
+
+
+def test_a_short_loop_is_no_freeze_once_it_was_seen_to_move() -> None:
+    """Idents and adverts are played so; nobody looks closer at them for ever."""
+    scene = Scene(looping, dense=within(6, 9))
+
+    assert not named(found(scene, 120, sampling="keyframes"), "freeze")
+
+
+def test_a_short_loop_that_stops_is_a_freeze() -> None:
+    scene = Scene(
+        switched(60, 120, held(60), looping),
+        size=lambda t: 8000 if t < 60 else 40,
+        dense=within(6, 9),
+    )
+
+    [finding] = named(found(scene, 120, sampling="keyframes"), "freeze")
+
+    assert finding.start == pytest.approx(60, abs=2.1)
+
+
+def test_after_a_loop_keyframes_that_come_back_mean_something_again() -> None:
+    """Constant bitrate hides from the packets that motion stopped."""
+    programme = switched(20, 50, moving, looping)
+    scene = Scene(switched(50, 110, held(50), programme), dense=within(6, 9), gop=2.5)
+
+    assert lasting(found(scene, 110, sampling="keyframes"), "freeze") > 20
+
+
 def test_a_still_picture_is_expected_where_the_operator_says_so() -> None:
     scene = Scene(switched(12, 60, held(12)))
 

@@ -14,6 +14,9 @@ from vqmon.domain import Alert, AlertEvent
 OWN = "(vqmon)"
 """Stands where the stream stands in alerts about streams; no stream can be named so."""
 
+OWN_RULES = ("configuration", "storage_low", "plugin_parked", "writer_away")
+"""Names of alerts about vqmon itself."""
+
 STARTED = "vqmon was started anew."
 
 

@@ -35,7 +35,7 @@ DONE, FAILED, MISUSED, INTERRUPTED, NO_READER = 0, 1, 2, 130, 141
 CONFIG_FILE = Path("vqmon.yaml")
 
 ORDER = (
-    *("probe", "score", "compare", "run", "report", "streams", "alerts", "replay"),
+    *("probe", "score", "compare", "run", "report", "explain", "streams", "alerts", "replay"),
     *("webhooks", "plugins", "config", "doctor", "db", "demo"),
 )
 """Commands as `--help` lists them; others follow as they were added."""
@@ -599,12 +599,14 @@ def demo(*, duration: float, loop: bool, folder: Path, open_browser: bool) -> in
 
 from vqmon.cli.alerts import alerts  # noqa: E402  the families need what stands above
 from vqmon.cli.compare import compare  # noqa: E402
+from vqmon.cli.explain import explain  # noqa: E402
 from vqmon.cli.plugins import plugins  # noqa: E402
 from vqmon.cli.replay import replay  # noqa: E402
 from vqmon.cli.webhooks import webhooks  # noqa: E402
 
 program.add_command(alerts)
 program.add_command(compare)
+program.add_command(explain)
 program.add_command(plugins)
 program.add_command(replay)
 program.add_command(webhooks)

@@ -11,16 +11,28 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from vqmon.alerting import Quiet, Rule, StreamState, Turn, judge, release
+from vqmon.alerting.judging import NAMES, Kind
 from vqmon.alerting.own import OWN, STARTED, Trouble, note
 from vqmon.alerting.sentences import RULE_GONE, STREAM_GONE
-from vqmon.domain import Acting, Alert, AlertEvent, Segment, Silence, Stream
-from vqmon.notifying import deliveries
+from vqmon.cascade import questions
+from vqmon.domain import (
+    Acting,
+    Alert,
+    AlertEvent,
+    Delivery,
+    Question,
+    Segment,
+    Silence,
+    Stream,
+)
+from vqmon.notifying import LASTING, Target, deliveries, delivery
 from vqmon.ports import ActingStore
 from vqmon.settings import Settings
 
@@ -50,6 +62,7 @@ class Alerts:
         self._next: Settings | None = settings
         self._watched: dict[str, Watched] = {}
         self._states: dict[str, StreamState] | None = None
+        self._weak: dict[str, datetime] | None = None
         self._to_reconcile = self._begins = True
         self._troubles: deque[Trouble] = deque()
         self._lock = threading.Lock()
@@ -86,9 +99,10 @@ class Alerts:
             draft = self._drafted(batch)
             self._store.add(batch, draft.acting())
         except BaseException:
-            self._states = None  # whatever was stored, the database knows
+            self._states = self._weak = None  # whatever was stored, the database knows
             raise
         self._states, self._to_reconcile, self._begins = draft.states, False, False
+        self._weak = draft.weak
         for _ in range(draft.troubles):
             self._troubles.popleft()
         if draft.events:
@@ -106,10 +120,12 @@ class Alerts:
             }
 
     def _drafted(self, batch: Sequence[Segment]) -> _Draft:
-        draft = _Draft(self._store, self._settings, self._watched, self._known_states())
+        known, weak = self._known_states(), self._known_weak()
+        draft = _Draft(self._store, self._settings, self._watched, known, weak)
         now = datetime.now(UTC)
         if self._to_reconcile:
             draft.reconcile(now, begins=self._begins)
+            draft.bring_up_to_date(now)
         for trouble in list(self._troubles):
             draft.trouble(trouble, now)
         new = self._store.missing(it.id for it in batch) if batch else set()
@@ -125,6 +141,13 @@ class Alerts:
             self._states = {name: StreamState.from_json(it) for name, it in stored.items()}
         return dict(self._states)
 
+    def _known_weak(self) -> dict[str, datetime]:
+        """When the writer was last asked about a stream because of a weak score."""
+        if self._weak is None:
+            instance, asks = self._settings.instance, self._settings.writer.model is not None
+            self._weak = self._store.last_asked(instance, "low_confidence") if asks else None
+        return dict(self._weak or {})
+
 
 @dataclass(slots=True)
 class _Draft:
@@ -134,8 +157,11 @@ class _Draft:
     settings: Settings
     watched: Mapping[str, Watched]
     states: dict[str, StreamState]
+    weak: dict[str, datetime] | None
     events: list[AlertEvent] = field(default_factory=list)
     troubles: int = 0
+    _segments: list[Segment] = field(default_factory=list)
+    _messages: list[Delivery] = field(default_factory=list)
     _alerts: dict[str, Alert] = field(default_factory=dict)
     _changed: set[str] = field(default_factory=set)
     _silences: list[Silence] | None = None
@@ -146,6 +172,7 @@ class _Draft:
         name = segment.stream
         if name not in self.watched:
             return
+        self._segments.append(segment)
         stream, rules = self.watched[name]
         turn = judge(
             stream,
@@ -181,11 +208,56 @@ class _Draft:
                 if turn.state != state:
                     self._note(name, turn)
 
+    def bring_up_to_date(self, now: datetime) -> None:
+        """Targets that keep state learn what fires, and what they no longer need to hear of.
+
+        One that is new, or wants other alerts than before, was not told when they began; and one
+        that was away from the configuration was not told when they ended.
+        """
+        told = [
+            episode.alert
+            for state in self.states.values()
+            for episode in state.episodes.values()
+            if episode.alert and episode.told_at
+        ]
+        for target in self.settings.targets():
+            if target.keeps_state:
+                self._bring_up_to_date(target, told, now)
+
+    def _bring_up_to_date(self, target: Target, told: Sequence[Alert], now: datetime) -> None:
+        waiting = {it.delivery.topic: it for it in self.store.queued(target.name, ["waiting"])}
+        firing = [it for it in told if target.wants(AlertEvent("firing", it, now))]
+        for alert in firing:
+            if alert.id not in waiting:
+                self._message("repeat", self._as_known(alert), target, now)
+        for topic in waiting.keys() - {it.id for it in firing}:
+            ended = self.store.alert(topic)
+            if waiting[topic].delivery.kind in LASTING and ended is not None:
+                self._message("resolved", ended, target, now)
+
+    def _message(self, kind: Kind, alert: Alert, target: Target, now: datetime) -> None:
+        id_ = uuid.uuid5(NAMES, f"{alert.id}\n{kind}\n{target.name}\n{now.isoformat()}").hex
+        self._messages.append(delivery(AlertEvent(kind, alert, now, id=id_), target))
+
     def acting(self) -> Acting:
         settings = self.settings
         states = {n: self.states[n].as_json() if n in self.states else None for n in self._changed}
         messages = deliveries(self.events, settings.targets()) if self.events else []
-        return Acting(settings.instance, tuple(self._alerts.values()), states, tuple(messages))
+        messages = [*self._messages, *messages]
+        alerts = tuple(self._alerts.values())
+        return Acting(settings.instance, alerts, states, tuple(messages), self._questions())
+
+    def _questions(self) -> tuple[Question, ...]:
+        """What the writer shall be asked."""
+        policy = self.settings.writer.policy(self.settings.instance)
+        if policy is None:
+            self.weak = None
+            return ()
+        asked = self.weak or {}
+        found = tuple(questions(policy, self._segments, self.events, asked))
+        weak = [it for it in found if it.cause == "low_confidence"]
+        self.weak = asked | {it.stream: it.asked_at for it in weak}
+        return found
 
     def _note(self, stream: str, turn: Turn) -> None:
         self.states[stream] = turn.state

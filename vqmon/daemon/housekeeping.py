@@ -29,6 +29,9 @@ DISK_SECONDS = 10.0
 DELIVERIES_KEPT = timedelta(days=7)
 """For `vqmon webhooks`: what was delivered or given up, and what a removed target never took."""
 
+ASKINGS_KEPT = timedelta(days=1)
+"""For the budget of the writer; questions themselves go with their segments."""
+
 ROWS_AT_ONCE = 500
 
 
@@ -83,6 +86,8 @@ class Housekeeping:
             self._forget_deliveries(datetime.now(UTC) - DELIVERIES_KEPT)
             self._forget_decisions(datetime.now(UTC) - self._rollups)
             self._forget_alerts(datetime.now(UTC) - self._rollups)
+            self._store.expire_questions(datetime.now(UTC))
+            self._store.prune_askings(datetime.now(UTC) - ASKINGS_KEPT)
         except StoreError as error:
             log.warning("storage_not_swept", extra={"error": str(error)})
         self._say()

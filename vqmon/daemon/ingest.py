@@ -53,6 +53,8 @@ class IngestPlan:
     burst_cpu: float
     log_level: int
     evidence_allowed: bool = True
+    uncertain: float | None = None
+    """Points: pictures of segments whose score is that uncertain are kept, for the writer."""
 
 
 def main(pipe: Connection, name: str, plan: IngestPlan) -> None:
@@ -267,6 +269,8 @@ class _Watching:
             quality=pictures.jpeg_quality,
             hourly=pictures.hourly,
             full_set_at=self._order.full_set_at,
+            uncertain=self._ingest.plan.uncertain,
+            below=pictures.below,
             allowed=lambda: self._ingest.allowed,
         )
 

@@ -5,6 +5,8 @@
     scoring ─▶ supervisor    Failed · Said
     supervisor ─▶ delivery   Take · Finish
     delivery ─▶ supervisor   Alive · Said
+    supervisor ─▶ writer     Finish
+    writer ─▶ supervisor     Alive · Troubled · Said
     reader ─▶ supervisor     Gone (the pipe of a process ended)
 
 A stream is watched under a *generation*: a number that grows with every new start, so that what
@@ -23,12 +25,16 @@ from vqmon.domain import Segment, Stream
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Which pictures are kept of a stream; as in `vqmon.settings.EvidenceSettings`."""
+    """Which pictures are kept of a stream; as in `vqmon.settings.EvidenceSettings`.
+
+    below: ("quality" or "quality_worst", limit): what an alert may be raised about is shown.
+    """
 
     thumbnails: bool = True
     frames: int = 4
     hourly: bool = True
     jpeg_quality: int = 95
+    below: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,13 @@ class Failed:
 @dataclass(frozen=True, slots=True)
 class Alive:
     """The process works as it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Troubled:
+    """The process cannot do its work at present; text: why, for people, empty when it can again."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

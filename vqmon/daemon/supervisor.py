@@ -25,14 +25,16 @@ from pathlib import Path
 from typing import Any
 
 from vqmon.alerting.own import Trouble
+from vqmon.asking import plan_of
 from vqmon.config import changed_streams, restart_needed
 from vqmon.daemon.alerts import LOOK_SECONDS, Alerts
+from vqmon.daemon.asking import Asking
 from vqmon.daemon.containment import contained
 from vqmon.daemon.delivering import Delivering, DeliveryPlan
 from vqmon.daemon.housekeeping import Housekeeping, Storage
 from vqmon.daemon.ingest import IngestPlan
 from vqmon.daemon.journal import Journal, Writer
-from vqmon.daemon.messages import Alive, Failed, Gone, Said
+from vqmon.daemon.messages import Alive, Failed, Gone, Said, Troubled
 from vqmon.daemon.plugins import Plugins
 from vqmon.daemon.processes import Inbox
 from vqmon.daemon.reloading import ConfigurationFile
@@ -159,6 +161,8 @@ class Supervisor:
             DeliveryPlan(settings.database, settings.instance, tuple(settings.targets()), level),
             self._inbox,
         )
+        self._asking = Asking(plan_of(settings), settings.database, level, self._inbox)
+        self._writer_trouble = ""
         self._plugins = Plugins(store, address, level)
         self._parked: frozenset[str] = frozenset()
         visits = settings.schedule
@@ -171,6 +175,7 @@ class Supervisor:
                 address,
                 settings.ingest.burst_cpu,
                 level,
+                uncertain=_uncertain(settings),
             ),
             self._inbox,
             keep=self._keep,
@@ -229,8 +234,11 @@ class Supervisor:
             self._roster.excuse(clock)
             self._scoring.excuse(clock)
             self._delivering.excuse(clock)
+            self._asking.excuse(clock)
         self._scoring.look(clock)
         self._delivering.look(clock)
+        self._asking.look(clock)
+        self._look_at_writer()
         self._look_at_plugins()
         self._roster.look(clock)
         self._begin_visits()
@@ -265,6 +273,12 @@ class Supervisor:
                 self._delivering.alive(time.monotonic())
             case Gone() if self._delivering.owns(who):
                 self._delivering.gone(time.monotonic())
+            case Alive() if self._asking.owns(who):
+                self._asking.alive(time.monotonic())
+            case Troubled() if self._asking.owns(who):
+                self._asking.troubled(what.text)
+            case Gone() if self._asking.owns(who):
+                self._asking.gone(time.monotonic())
             case _:
                 if isinstance(what, Said):
                     _log_again(what.record)
@@ -303,6 +317,13 @@ class Supervisor:
             self._alerts.about_us(_about_plugin(name, parked=name in parked))
         self._parked = parked
 
+    def _look_at_writer(self) -> None:
+        """That it cannot be asked is worth an alert; the segments themselves are watched."""
+        trouble = self._asking.trouble
+        if bool(trouble) != bool(self._writer_trouble):
+            self._alerts.about_us(_about_writer(trouble))
+        self._writer_trouble = trouble
+
     def _look_at_alerts(self) -> None:
         """In the calendar's thread; while the database is away the writer says so."""
         with suppress(StoreError):
@@ -319,7 +340,9 @@ class Supervisor:
             if stream.schedule:
                 self._calendar.visit(name, stream.schedule)
             else:
-                always.append((stream, pictures_of(settings.streams[name])))
+                always.append(
+                    (stream, pictures_of(settings.streams[name], settings.rules_of(name).values()))
+                )
         self._roster.watch(always)
 
     def _unwatch(self, names: Iterable[str]) -> None:
@@ -344,7 +367,8 @@ class Supervisor:
                 self._roster.missed(visit, stream)
         for visit in self._visits.begin():
             if stream := self._scheduled(visit.name):
-                pictures = pictures_of(self._settings.streams[visit.name])
+                rules = self._settings.rules_of(visit.name).values()
+                pictures = pictures_of(self._settings.streams[visit.name], rules)
                 self._roster.visit(visit, stream, pictures)
 
     def _scheduled(self, name: str) -> Stream | None:
@@ -395,6 +419,7 @@ class Supervisor:
         if not any(it.schedule for it in new.streams.values()):
             self._roster.expect_no_visits()
         self._delivering.take(tuple(new.targets()))
+        self._asking.take(plan_of(new))
         with contained("start plugins"):
             self._plugins.take(new)
         self._house.keep(new.retention)
@@ -491,8 +516,10 @@ class Supervisor:
             self._scoring.stop,
             self._stack.close,
             self._delivering.finish,
+            self._asking.finish,
             self._store_rest,
             self._delivering.stop,
+            self._asking.stop,
             self._plugins.join,
         ):
             with contained("stop", step.__qualname__):
@@ -533,9 +560,21 @@ def _about_plugin(name: str, *, parked: bool) -> Trouble:
     sentence = (
         f"The plugin {name} failed again and again and is parked; `vqmon plugins` says why."
         if parked
-        else f"The plugin {name} is tried again."
+        else f"The plugin {name} is no longer parked."
     )
     return Trouble(f"plugin {name}", "plugin_parked", "warning", parked, sentence)
+
+
+def _uncertain(settings: Settings) -> float | None:
+    """Points from which segments need pictures for the writer; None when it does not ask."""
+    policy = settings.writer.policy(settings.instance)
+    return policy.uncertainty if policy and "low_confidence" in policy.causes else None
+
+
+def _about_writer(trouble: str) -> Trouble:
+    """The large model cannot be asked, or can be asked again."""
+    sentence = trouble or "The writer can be asked again."
+    return Trouble("writer", "writer_away", "warning", bool(trouble), sentence)
 
 
 def _about_disk(storage: Storage) -> Trouble:
@@ -545,7 +584,7 @@ def _about_disk(storage: Storage) -> Trouble:
         return Trouble("storage", "storage_low", "critical", False, "There is room again.")
     stopped = "pictures" if storage.rows else "pictures and rows"
     sentence = (
-        f"The disk is nearly full ({found.value:.3g} {found.unit}, limit {found.limit:.3g}): "
+        f"The disk is nearly full ({found.value:.3g} {found.unit}, limit {found.limit:.3g} {found.unit}): "
         f"no {stopped} are written."
     )
     return Trouble("storage", "storage_low", "critical", True, sentence)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from vqmon.alerting import Rule
+from vqmon.alerting.rules import QUALITY, WORST
 from vqmon.daemon.coverage import Coverage
 from vqmon.daemon.messages import Pictures, Standing, Watch
 from vqmon.domain import Stream
@@ -88,9 +91,11 @@ class Watched:
         return self.left_at is not None and clock > self.left_at + VISIT_END_SECONDS
 
 
-def pictures_of(settings: StreamSettings) -> Pictures:
+def pictures_of(settings: StreamSettings, rules: Iterable[Rule] = ()) -> Pictures:
+    """rules: of the stream; what breaks one on quality is shown."""
     kept = settings.evidence
-    return Pictures(kept.thumbnails, kept.frames, kept.hourly, kept.jpeg_quality)
+    below = tuple((it.on, it.limit) for it in rules if it.on in (QUALITY, WORST))
+    return Pictures(kept.thumbnails, kept.frames, kept.hourly, kept.jpeg_quality, below)
 
 
 def line_of(record: logging.LogRecord) -> str:

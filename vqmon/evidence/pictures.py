@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from vqmon.domain import Colour, Frame, Plane, Segment
+from vqmon.domain import Frame, Segment
+from vqmon.patches.shown import shown
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -37,9 +38,6 @@ DECODED_KEYFRAMES = 3
 DECODED_FRAMES = 1
 """The same while everything is decoded: the decoder itself then holds a dozen pictures more."""
 
-MOST_STRETCHED = 4.0
-"""A sample aspect beyond this (or under its inverse) is a mistake of the stream; ignored."""
-
 _encoding = threading.Lock()
 """One picture at a time per process: at 1080p encoding takes 20 MB for 30 ms."""
 
@@ -49,7 +47,8 @@ class EvidenceKeeper:
 
     A thumbnail of every segment, and a full set of up to `frames` pictures (the worst moment,
     the others evenly spread) of those with findings, of those that `around_alert` asks for, and
-    (`hourly`) once an hour. allowed: asked all the time; False writes nothing (disk nearly full).
+    (`hourly`) once an hour; also of those whose score is `uncertain` (points), or `below` a limit.
+    allowed: asked all the time; False writes nothing (disk nearly full).
 
         <stream>/<YYYY-MM-DD>/<HHMMSS>-<id8>-{thumb,worst,1,2,3}.jpg       UTC
     """
@@ -65,9 +64,13 @@ class EvidenceKeeper:
         quality: int = 95,
         hourly: bool = True,
         full_set_at: datetime | None = None,
+        uncertain: float | None = None,
+        below: Iterable[tuple[str, float]] = (),
         allowed: Callable[[], bool] = lambda: True,
     ) -> None:
-        """full_set_at: when an earlier keeper of this stream last wrote a full set."""
+        """full_set_at: when an earlier keeper of this stream last wrote a full set. below:
+        ("quality" or "quality_worst", limit).
+        """
         self._folder = folder
         self._stream = stream_name
         self._thumbnails = thumbnails
@@ -81,6 +84,8 @@ class EvidenceKeeper:
         self._worst: _Shot | None = None
         self._spread: list[_Shot] = []
         self._full_set_at = full_set_at
+        self._uncertain = float("inf") if uncertain is None else uncertain
+        self._below = tuple(below)
         self._asked = 0
         self._failing = False
 
@@ -129,10 +134,18 @@ class EvidenceKeeper:
         asked, self._asked = self._asked > 0, max(0, self._asked - 1)
         last = self._full_set_at
         due = last is None or (segment.started_at - last).total_seconds() >= FULL_SET_EVERY
-        if not self._frames or not (segment.findings or asked or (self._hourly and due)):
+        wanted = segment.findings or asked or self._is_doubtful(segment) or (self._hourly and due)
+        if not self._frames or not wanted:
             return False
         self._full_set_at = segment.started_at
         return True
+
+    def _is_doubtful(self, segment: Segment) -> bool:
+        """Whether its score alone makes somebody want to look."""
+        if segment.uncertainty is not None and segment.uncertainty >= self._uncertain:
+            return True
+        scores = [(getattr(segment, which), limit) for which, limit in self._below]
+        return any(score is not None and score < limit for score, limit in scores)
 
     def _full_set(self, stem: str, worst: _Shot, spread: Sequence[_Shot]) -> Iterator[str]:
         others = [shot for shot in spread if shot is not worst][: self._frames - 1]
@@ -183,13 +196,13 @@ class _Shot:
         if self.frame is None:
             return self._full
         with _encoding:
-            return _jpeg(upright(self.frame), quality, subsampling=0)
+            return _jpeg(shown(self.frame), quality, subsampling=0)
 
     def thumbnail(self) -> bytes:
         """The picture at most THUMBNAIL_WIDTH wide and high."""
         if self.frame is None:
             return self._small
-        picture = upright(self.frame, reduce=max(1, self.frame.width // THUMBNAIL_WIDTH))
+        picture = shown(self.frame, reduce=max(1, self.frame.width // THUMBNAIL_WIDTH))
         picture.thumbnail((THUMBNAIL_WIDTH, THUMBNAIL_WIDTH))
         return _jpeg(picture, THUMBNAIL_QUALITY, subsampling=2)
 
@@ -198,45 +211,6 @@ def folder_name(stream_name: str) -> str:
     """A stream's folder: its name, with everything escaped that means something in a path."""
     name = quote(stream_name, safe=" ")
     return f"%2E{name[1:]}" if name.startswith(".") else name
-
-
-def upright(frame: Frame, *, reduce: int = 1) -> PIL.Image.Image:
-    """The picture as a player shows it: RGB, square pixels, turned.
-
-    reduce: blocks of so many pixels a side are averaged into one first.
-    """
-    import PIL.Image
-
-    luma, *chroma = (_averaged(plane, reduce) for plane in frame.planes)
-    planes = [luma, *(it.resize(luma.size, PIL.Image.Resampling.BILINEAR) for it in chroma)]
-    picture = PIL.Image.merge("RGB", planes).convert("RGB", rgb_matrix(frame.colour))
-    stretch = frame.sample_aspect
-    if abs(stretch - 1) > 0.005 and 1 / MOST_STRETCHED <= stretch <= MOST_STRETCHED:
-        shown = max(1, round(picture.width * stretch)), picture.height
-        picture = picture.resize(shown, PIL.Image.Resampling.BICUBIC)
-    return picture.rotate(-frame.rotation, expand=True) if frame.rotation else picture
-
-
-def rgb_matrix(colour: Colour) -> tuple[float, ...]:
-    """The 3x4 matrix, row by row, from Y'CbCr 0..255 to R'G'B' 0..255.
-
-    ITU-R BT.601, BT.709 and BT.2020 give Kr and Kb; then R = Y + 2(1 - Kr) Cr and
-    B = Y + 2(1 - Kb) Cb, and G follows from Y = Kr R + (1 - Kr - Kb) G + Kb B.
-    """
-    weights = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
-    kr, kb = weights[colour.matrix]
-    kg = 1 - kr - kb
-    luma, chroma, black = (1.0, 1.0, 0) if colour.full_range else (255 / 219, 255 / 224, 16)
-    red, blue = 2 * (1 - kr) * chroma, 2 * (1 - kb) * chroma
-    rows = ((0.0, red), (-kb / kg * blue, -kr / kg * red), (blue, 0.0))
-    return tuple(value for u, v in rows for value in (luma, u, v, -luma * black - 128 * (u + v)))
-
-
-def _averaged(plane: Plane, reduce: int) -> PIL.Image.Image:
-    import PIL.Image
-
-    picture = PIL.Image.fromarray(plane)
-    return picture.reduce(reduce) if reduce > 1 else picture
 
 
 def _jpeg(picture: PIL.Image.Image, quality: int, *, subsampling: int) -> bytes:

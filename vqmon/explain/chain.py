@@ -30,7 +30,7 @@ NAMED_IN_SENTENCE = 3
 
 
 def explain(segment: Segment) -> str:
-    """Numbered steps, one a line."""
+    """Numbered steps, one a line; behind them the words of a model that writes, if it was one."""
     groups = grouped(segment.findings)
     steps = [_begun(watched(segment))]
     poorest = next((group for group in groups if group[0].name in DEGRADATIONS), None)
@@ -39,7 +39,12 @@ def explain(segment: Segment) -> str:
         steps.append(_nothing_seen(segment))
     steps += [f"Likely cause: {cause}" for cause in causes(segment)]
     steps.append(_conclusion(groups, segment))
-    return numbered(steps)
+    return "\n\n".join([numbered(steps), *_own_words(segment)])
+
+
+def _own_words(segment: Segment) -> list[str]:
+    words = dict.fromkeys(segment.facts.get("words", ()))
+    return [f"In the words of {segment.model}:\n{said}" for said in words]
 
 
 def numbered(steps: list[str]) -> str:

@@ -27,7 +27,7 @@ from vqmon.deciding import (
     no_such_target,
     owned,
 )
-from vqmon.domain import Assessment, Comparison, Decision, Delivery, Segment
+from vqmon.domain import Assessment, Comparison, Decision, Delivery, Queued, Segment
 from vqmon.errors import ScorerError, StoreError, VqmonError
 from vqmon.plugins.finding import Found
 from vqmon.ports import Scorer
@@ -158,7 +158,12 @@ class Context:
             expires_at=None if within is None else now + timedelta(seconds=within),
         )
         self._store.enqueue([delivery])
+        if event_id is not None:
+            self._store.renew(delivery)
         return delivery.id
+
+    def delivery(self, target: str, event_id: str) -> Queued | None:
+        return self._store.standing(event_id, target)
 
     def close(self) -> None:
         """Give the database back."""

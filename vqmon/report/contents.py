@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from vqmon.domain import Alert, Decision, Segment
+from vqmon.domain import Alert, Asked, Decision, Segment
 from vqmon.report.episodes import Episode
 
 
@@ -86,6 +86,8 @@ class StreamReport:
     """One stream in the period. timeline, bands: for the plot. no_score: seconds by reason.
 
     alerts: that fired in the period, the newest first. decisions: of plugins, the oldest first.
+    asked: what the writer was asked about the worst segments, by segment. disagreements: where it
+    and the scorer differ, the newest first.
     """
 
     name: str
@@ -101,6 +103,8 @@ class StreamReport:
     last: Segment | None
     alerts: tuple[Alert, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    asked: Mapping[str, Asked] = field(default_factory=dict)
+    disagreements: tuple[Asked, ...] = ()
 
     @property
     def viewed_quality(self) -> float:

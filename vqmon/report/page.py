@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vqmon import __version__
 from vqmon.domain import SELF_FAULTS, Segment
-from vqmon.report import plots, words
+from vqmon.report import opinions, plots, words
 from vqmon.report.album import Album
 from vqmon.report.contents import Report, StreamReport
 from vqmon.report.episodes import Episode
@@ -16,7 +16,7 @@ OPEN_STREAMS = 6
 """So many streams are shown at full length; the others unfold when asked."""
 
 EPISODES_SHOWN = 12
-ALERTS_SHOWN = DECISIONS_SHOWN = 20
+ALERTS_SHOWN = DECISIONS_SHOWN = DISAGREEMENTS_SHOWN = 20
 
 PICTURES_BYTES = 12_000_000
 """So much of a page may be pictures: it should still fit into a mail."""
@@ -56,9 +56,11 @@ def to_html(report: Report, *, pictures_bytes: int = PICTURES_BYTES) -> str:
         open_streams=OPEN_STREAMS,
         alerts_shown=ALERTS_SHOWN,
         decisions_shown=DECISIONS_SHOWN,
+        disagreements_shown=DISAGREEMENTS_SHOWN,
         pictures_left_out=album.left_out,
         plots=plots,
         words=words,
+        opinions=opinions,
         version=__version__,
     )
 

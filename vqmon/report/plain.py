@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vqmon import __version__
-from vqmon.domain import Alert, Decision, Segment
-from vqmon.report import words
+from vqmon.domain import Alert, Asked, Decision, Segment
+from vqmon.report import opinions, words
 from vqmon.report.contents import Fault, Quality, Report, StreamReport, Totals
 from vqmon.report.episodes import Episode
 from vqmon.report.page import headline
@@ -38,7 +38,7 @@ CSV_COLUMNS = (
 """One row per stream, worst first. Times are ISO 8601 in UTC; `availability` is 0..1; `faults`
 is NAME=SECONDS, separated by blanks; `no_score_reason` is the commonest."""
 
-ALERTS_SHOWN = DECISIONS_SHOWN = 5
+ALERTS_SHOWN = DECISIONS_SHOWN = DISAGREEMENTS_SHOWN = 5
 
 BAR = " ▁▂▃▄▅▆▇█"
 
@@ -52,7 +52,9 @@ def to_json(report: Report) -> str:
     ten bins). A stream has besides: name, models, no_score (seconds by reason), faults (name,
     seconds, episodes, severity, longest, complete), episodes (name, starts_at, ends_at, seconds,
     severity, value, limit, unit, region, segment), worst (segments: id, started_at, seconds,
-    quality, quality_worst, uncertainty, findings, explanation, model, evidence, thumbnail), alerts
+    quality, quality_worst, uncertainty, findings, explanation, model, evidence, thumbnail, and
+    writer: null, or state, cause, alert, asked_at, attempts, reason, opinion and disagreement),
+    disagreements (the same of segments where writer and scorer differ, and segment), alerts
     (id, rule, severity, opened_at, closed_at, reason, cleared, incident, acknowledged_by, segment),
     decisions (id, plugin, stream, kind, reason, at, data, segment, alert; oldest first) and timeline
     (starts_at, seconds, quality, worst, up).
@@ -84,7 +86,7 @@ def to_csv(report: Report) -> str:
 def to_text(report: Report, width: int = 80) -> str:
     """For a terminal of `width` columns, plain."""
     period = f"{words.moment(report.since)} to {words.moment(report.until)} UTC"
-    lines = [f"{period} ({words.lasting(report.seconds)})", _printable(headline(report))]
+    lines = [f"{period} ({words.lasting(report.seconds)})", printable(headline(report))]
     if not report.streams:
         return "\n".join([*lines, *_what_to_do(report)]) + "\n"
     for stream in report.streams:
@@ -109,7 +111,8 @@ def _stream(stream: StreamReport) -> dict[str, Any]:
         "episodes": [_episode(episode) for episode in stream.episodes],
         "alerts": [_alert(alert) for alert in stream.alerts],
         "decisions": [_decision(decision) for decision in stream.decisions],
-        "worst": [_segment(segment) for segment in stream.worst],
+        "worst": [_worst_json(segment, stream) for segment in stream.worst],
+        "disagreements": [_disagreement(asked) for asked in stream.disagreements],
         "timeline": [asdict(p) | {"starts_at": _iso(p.starts_at)} for p in stream.timeline],
     }
 
@@ -149,7 +152,17 @@ def _decision(decision: Decision) -> dict[str, Any]:
     return asdict(decision) | {"at": _iso(decision.at)}
 
 
-def _segment(segment: Segment) -> dict[str, Any]:
+def _worst_json(segment: Segment, stream: StreamReport) -> dict[str, Any]:
+    asked = stream.asked.get(segment.id)
+    return segment_json(segment) | {"writer": opinions.as_json(asked) if asked else None}
+
+
+def _disagreement(asked: Asked) -> dict[str, Any]:
+    return {"segment": asked.question.segment} | opinions.as_json(asked)
+
+
+def segment_json(segment: Segment) -> dict[str, Any]:
+    """As in the list of worst segments."""
     return {
         "id": segment.id,
         "started_at": _iso(segment.started_at),
@@ -205,7 +218,7 @@ def _paragraph(stream: StreamReport, width: int) -> list[str]:
     totals = stream.totals
     available = words.share(totals.up_seconds, totals.watched_seconds)
     watched = words.lasting(totals.watched_seconds)
-    lines = [_printable(stream.name), f"  available {available} of {watched} watched"]
+    lines = [printable(stream.name), f"  available {available} of {watched} watched"]
     if stream.quality:
         q = stream.quality
         lines.append(
@@ -224,6 +237,8 @@ def _paragraph(stream: StreamReport, width: int) -> list[str]:
     ]
     if stream.worst:
         lines += _worst(stream.worst[0])
+        lines += _writer(stream.asked.get(stream.worst[0].id))
+    lines += _disagreements(stream.disagreements)
     return lines
 
 
@@ -231,7 +246,7 @@ def _alerts(alerts: Sequence[Alert]) -> list[str]:
     lines = []
     for alert in alerts[:ALERTS_SHOWN]:
         when = f"{words.moment(alert.opened_at)} UTC {words.firing(alert)}"
-        lines.append(f"  alert     {when}, {alert.severity}: {_printable(alert.reason)}")
+        lines.append(f"  alert     {when}, {alert.severity}: {printable(alert.reason)}")
     if len(alerts) > ALERTS_SHOWN:
         lines.append(f"  alerts    {len(alerts) - ALERTS_SHOWN} more; see vqmon alerts list")
     return lines
@@ -243,8 +258,8 @@ def _decisions(decisions: Sequence[Decision]) -> list[str]:
     if len(decisions) > DECISIONS_SHOWN:
         lines.append(f"  decisions {len(decisions) - DECISIONS_SHOWN} more; see vqmon plugins")
     for it in decisions[-DECISIONS_SHOWN:]:
-        what = f"{words.moment(it.at)} UTC {_printable(words.named(it.kind))}"
-        lines.append(f"  decision  {what}: {_printable(it.reason)}")
+        what = f"{words.moment(it.at)} UTC {printable(words.named(it.kind))}"
+        lines.append(f"  decision  {what}: {printable(it.reason)}")
     return lines
 
 
@@ -268,12 +283,34 @@ def _line(stream: StreamReport, columns: int) -> str:
 
 
 def _worst(segment: Segment) -> list[str]:
-    told = _printable(" ".join(segment.explanation.split()))
+    told = printable(" ".join(segment.explanation.split()))
     quality = "no score" if segment.quality is None else f"{segment.quality:.0f}"
     return [f"  worst     {words.moment(segment.started_at)} UTC, quality {quality}: {told}"]
 
 
-def _printable(text: str) -> str:
+def _writer(asked: Asked | None) -> list[str]:
+    """What the writer says of it, shortened to a line."""
+    if asked is None:
+        return []
+    lines = [f"  writer    {printable(opinions.writer_said(asked))}"]
+    if asked.opinion and asked.opinion.explanation:
+        told = printable(" ".join(asked.opinion.explanation.split()))
+        lines.append(f"            {told}")
+    return lines
+
+
+def _disagreements(some: Sequence[Asked]) -> list[str]:
+    lines = []
+    for it in some[:DISAGREEMENTS_SHOWN]:
+        if it.disagreement:
+            told = printable(it.disagreement.sentence)
+            lines.append(f"  differs   segment {it.question.segment[:12]}: {told}")
+    if len(some) > DISAGREEMENTS_SHOWN:
+        lines.append(f"  differs   {len(some) - DISAGREEMENTS_SHOWN} more")
+    return lines
+
+
+def printable(text: str) -> str:
     """Without control characters, which a terminal might obey."""
     return "".join(c if c.isprintable() or c == " " else "?" for c in text)
 

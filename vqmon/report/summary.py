@@ -26,6 +26,8 @@ SEGMENTS_READ = 40_000
 FAULT_SEGMENTS_READ = 20_000
 """Of a long period: segments with faults, shared among the streams."""
 
+DISAGREEMENTS_READ = 1_000
+
 WORST_HOURS = 2
 """Of a long period: hours per stream that are searched for the worst moments."""
 
@@ -76,11 +78,14 @@ def build(
         sums, quality = hours, _quality_of_rollups(hours)
     alerts = store.alerts(stream, since, until)
     decisions = [it for it in store.decisions(None, stream, since) if it.at < until]
+    differing = store.questions(stream, since, until, differing=True, limit=DISAGREEMENTS_READ)
     streams = [
         replace(
             s,
             alerts=tuple(it for it in alerts if it.stream == s.name),
             decisions=tuple(it for it in decisions if it.stream == s.name),
+            asked=store.opinions(it.id for it in s.worst),
+            disagreements=tuple(it for it in differing if it.question.stream == s.name),
         )
         for s in streams
     ]

@@ -19,8 +19,11 @@ SHIPPED = "lite"
 def load_scorer(spec: str | Path | None = None, *, device: str = "cpu", threads: int = 1) -> Scorer:
     """The scorer that `spec` names; loading it takes 0.1 s and more, so do it once.
 
-    spec: None for the shipped model; a model folder; the name of a shipped model; or
-        "shared:PATH", the socket of a scoring process.
+    spec: None for the shipped model; a model folder; the name of a shipped model;
+        "shared:PATH", the socket of a scoring process; "writer:PLACE", a checkpoint folder or hub
+        name of a vision-language model; "remote:URL#MODEL", such a model on a server; or
+        "backbone:FOLDER#PLACE", heads and the large model that they look through, where that is
+        not where the folder's card says.
     device: "cpu", "cuda" or "cuda:N". threads: CPU threads of one inference, at least 1.
     Raises ScorerError with the remedy when model or runtime is missing, damaged or unfit.
     """
@@ -66,4 +69,29 @@ def _shared(place: str, device: str, threads: int) -> Scorer:  # noqa: ARG001  o
     return SharedScorer(Path(place))
 
 
-SCORERS: Mapping[str, Callable[[str, str, int], Scorer]] = {"onnx": _onnx, "shared": _shared}
+def _writer(place: str, device: str, threads: int) -> Scorer:
+    from vqmon.scorers.writer import WriterScorer
+
+    return WriterScorer(place, device=device, threads=threads)
+
+
+def _remote(place: str, device: str, threads: int) -> Scorer:  # noqa: ARG001  one table, one shape
+    from vqmon.scorers.remote import RemoteScorer
+
+    return RemoteScorer(place)
+
+
+def _backbone(place: str, device: str, threads: int) -> Scorer:
+    from vqmon.scorers.backbone import BackboneScorer
+
+    folder, _, large = place.partition("#")
+    return BackboneScorer(Path(folder), place=large, device=device, threads=threads)
+
+
+SCORERS: Mapping[str, Callable[[str, str, int], Scorer]] = {
+    "onnx": _onnx,
+    "shared": _shared,
+    "writer": _writer,
+    "remote": _remote,
+    "backbone": _backbone,
+}

@@ -14,7 +14,8 @@ A run of still pictures is a freeze when
     A  a picture that was moving everywhere stopped everywhere: 2 s, all seen densely
     B  1.5 s were seen densely, and a keyframe within came back the same: 2 s
     C  little was seen densely, but three keyframes in a row show one picture: 10 s where motion
-       stopped in the packets, else 30 s, and only where they came back exactly
+       stopped in the packets, else 30 s, and only where they came back exactly, in a stream that
+       was never seen to move between such keyframes (a short loop does)
     D  there is no keyframe to ask: 30 s, and three times longer than it was ever still before
 
 and never once a keyframe within comes back different by the stream's own noise. A run that
@@ -141,6 +142,7 @@ class Stillness:
         self._run: Run | None = None
         self._last_move: Step | None = None
         self._small_since_key = False
+        self._moved_since_key = self._loops = False
         self._drawn_before = False
         self._drawn_at = float("-inf")
         self._longest = 0.0
@@ -174,6 +176,7 @@ class Stillness:
             self._move(step)
         if frame.key:
             self._small_since_key = True
+            self._note_loop(since_key)
 
     def interrupt(self, position: float) -> None:
         """The picture is gone, or black: whatever was still is over."""
@@ -183,6 +186,15 @@ class Stillness:
     def forget(self, before: float) -> None:
         self.freeze.forget(before)
         self.holds.track.forget(before)
+
+    def _note_loop(self, since_key: Change | None) -> None:
+        """Whether keyframes come back although it moves between them, and so prove nothing."""
+        if since_key is not None:
+            if not _is_small(since_key):
+                self._loops = False
+            elif self._moved_since_key:
+                self._loops = True
+        self._moved_since_key = False
 
     def _is_still(self, step: Step) -> bool:
         if step.pair is None:
@@ -281,7 +293,7 @@ class Stillness:
             return 0.9
         if lasted >= LATER and run.same >= KEYS_PROOF and self._activity.collapsed:
             return 0.6
-        if lasted >= LATEST and run.exact >= KEYS_PROOF:
+        if lasted >= LATEST and run.exact >= KEYS_PROOF and not self._loops:
             return 0.6
         if lasted >= max(LATEST, 3 * self._longest) and densely and not run.keys:
             return 0.6
@@ -289,6 +301,7 @@ class Stillness:
 
     def _move(self, step: Step) -> None:
         run, self._run = self._run, None
+        self._moved_since_key = self._moved_since_key or (step.dense and not _is_small(step.pair))
         if run is not None:
             self._end(run, step)
         if step.pair is not None and step.dense and not step.now.key:

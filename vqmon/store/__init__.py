@@ -20,12 +20,13 @@ from typing import Self
 import sqlalchemy as sa
 
 from vqmon.domain import Acting, Rollup, Segment
-from vqmon.store import alerts, migrations, outbox, rollups, segments, tables
+from vqmon.store import alerts, migrations, outbox, questions, rollups, segments, tables
 from vqmon.store.alerts import SqlAlerts
 from vqmon.store.decisions import SqlDecisions
 from vqmon.store.engine import Database
 from vqmon.store.lock import InstanceLock
 from vqmon.store.outbox import SqlOutbox
+from vqmon.store.questions import SqlQuestions
 from vqmon.store.tables import SCHEMA
 from vqmon.summing import PERIODS, checked, summed, utc
 
@@ -77,7 +78,7 @@ def upgrade(url: str, *, to: str = "head") -> str:
         return migrations.version(database) or ""
 
 
-class SqlStore(SqlAlerts, SqlOutbox, SqlDecisions):
+class SqlStore(SqlAlerts, SqlOutbox, SqlDecisions, SqlQuestions):
     """`vqmon.ports.SegmentStore` in SQL. Usable from many threads; not across a fork."""
 
     def __init__(self, database: Database) -> None:
@@ -258,6 +259,7 @@ def _add(connection: sa.Connection, batch: dict[str, Segment], acting: Acting) -
     rollups.accumulate(connection, summed(new))
     alerts.store(connection, acting)
     outbox.insert(connection, acting.deliveries)
+    questions.insert(connection, acting.questions)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

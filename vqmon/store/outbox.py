@@ -36,6 +36,14 @@ class SqlOutbox:
         if batch:
             self._database.write(lambda connection: insert(connection, batch))
 
+    def renew(self, delivery: Delivery) -> bool:
+        """Try a dead letter anew, unless its target is gone for good; whether there is one."""
+        return self._database.write(lambda connection: renew(connection, delivery))
+
+    def standing(self, delivery_id: str, target: str) -> Queued | None:
+        """How one delivery stands; None when it is unknown or no longer kept."""
+        return self._database.read(lambda connection: standing(connection, delivery_id, target))
+
     def claim(self, target: str, by: str, now: datetime, *, seconds: float) -> Queued | None:
         """The oldest that is due and that nobody else is sending, for so long."""
         now, until = utc(now), utc(now) + timedelta(seconds=seconds)
@@ -104,6 +112,29 @@ def insert(connection: sa.Connection, some: Iterable[Delivery]) -> None:
     for key, delivery in batch.items():
         if key not in known:
             _insert(connection, delivery)
+
+
+def renew(connection: sa.Connection, delivery: Delivery) -> bool:
+    """Make a dead letter wait again with all attempts before it; whether there is one."""
+    gone = sa.select(outbox_disabled.c.target).where(outbox_disabled.c.target == outbox.c.target)
+    dead = sa.and_(outbox.c.id == delivery.id, outbox.c.target == delivery.target)
+    values = {
+        "state": "waiting",
+        "attempts": 0,
+        "due_at": delivery.created_at,
+        "expires_at": delivery.expires_at,
+    }
+    renewed = connection.execute(
+        sa.update(outbox).where(dead, outbox.c.state == "dead", ~gone.exists()).values(values)
+    )
+    return renewed.rowcount > 0
+
+
+def standing(connection: sa.Connection, id_: str, target: str) -> Queued | None:
+    """One delivery, None when there is none."""
+    query = sa.select(outbox).where(outbox.c.id == id_, outbox.c.target == target)
+    found = connection.execute(query).one_or_none()
+    return None if found is None else _queued(found)
 
 
 def claim(

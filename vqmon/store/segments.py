@@ -192,7 +192,7 @@ def segment(found: sa.Row[Any]) -> Segment:
         model=found.model,
         thumbnail=found.thumbnail,
         evidence=tuple(found.evidence),
-        findings=tuple(_finding(f) for f in found.findings if f["name"] in FINDING_NAMES),
+        findings=tuple(finding_of(f) for f in found.findings if f["name"] in FINDING_NAMES),
         explanation=found.explanation,
         facts=found.facts,
         outputs=packing.unpack(found.outputs),
@@ -221,7 +221,7 @@ def plain(value: Any) -> Any:
     return _text(str(value))
 
 
-def _finding(stored: Mapping[str, Any]) -> Finding:
+def finding_of(stored: Mapping[str, Any]) -> Finding:
     known = {name: value for name, value in stored.items() if name in FINDING_FIELDS}
     region = known.get("region")
     return Finding(**known | {"region": None if region is None else tuple(region)})

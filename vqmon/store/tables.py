@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from vqmon.summing import BINS
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 """The newest migration: what this vqmon reads and writes (a test compares it with the files)."""
 
 VERSION_TABLE = "vqmon_schema"
@@ -251,3 +251,56 @@ alert_states = sa.Table(
     sqlite_with_rowid=False,
 )
 """What the rules of one daemon remember of a stream (see `vqmon.alerting.states`)."""
+
+questions = sa.Table(
+    "questions",
+    metadata,
+    sa.Column(
+        "segment_id",
+        NAME,
+        sa.ForeignKey("segments.id", ondelete="CASCADE", name="question_about_segment"),
+        primary_key=True,
+    ),
+    sa.Column("stream", NAME, nullable=False),
+    sa.Column("instance", NAME, nullable=False),
+    sa.Column("cause", NAME, nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),
+    sa.Column("alert", NAME),
+    sa.Column("asked_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime, nullable=False),
+    sa.Column("state", NAME, nullable=False),
+    sa.Column("due_at", UtcTime, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("tried_at", UtcTime),
+    sa.Column("claimed_by", NAME),
+    sa.Column("claimed_until", UtcTime),
+    sa.Column("answered_at", UtcTime),
+    sa.Column("model", sa.String),
+    sa.Column("quality", sa.Double),
+    sa.Column("uncertainty", sa.Double),
+    sa.Column("findings", sa.JSON),
+    sa.Column("explanation", sa.Text),
+    sa.Column("pictures", sa.JSON),
+    sa.Column("seconds", sa.Double),
+    sa.Column("details", sa.JSON),
+    sa.Column("differs", sa.Boolean),
+    sa.Column("quality_difference", sa.Double),
+    sa.Column("difference", sa.JSON),
+    sa.Index("questions_by_due", "instance", "state", "rank", "asked_at"),
+    sa.Index("questions_by_time", "asked_at"),
+)
+"""rank: of the cause, 0 is the most urgent. From `answered_at` on: what the writer said.
+claimed_until: nobody else may ask before. difference: the rest of a `Disagreement`."""
+
+askings = sa.Table(
+    "askings",
+    metadata,
+    sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("instance", NAME, nullable=False),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("cause", NAME, nullable=False),
+    sa.Column("segment", NAME, nullable=False),
+    sa.Index("askings_by_time", "instance", "at"),
+)
+"""One row for each time that a writer was asked: what the budget is counted by."""

@@ -7,8 +7,9 @@ and asking, picks up where it was.
           │              └─────▶ roll_back ──▶ restored
           └─▶ failed ──────────▶ roll_back ──▶ restored
 
-A `raise` is recorded before the encoder hears of it, a `roll_back` too; `asked` and `restored`
-say that the encoder (or the outbox on the way to it) has accepted. `observe`, `propose` and
+A `raise` is recorded before the encoder hears of it, a `roll_back` too; `asked` says that the
+request went out (to the encoder, or into the outbox on the way to it), `restored` that the encoder
+has accepted to go back, however long that took. `observe`, `propose` and
 `wait` change nothing at an encoder. `holds` repeats once a day what still stands, since vqmon
 deletes old decisions.
 """
@@ -48,6 +49,11 @@ class Change:
     asked_at: datetime | None = None
     failed: str = ""
     undone_by: str | None = None
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Asked for, as far as is known, and not yet judged."""
+        return self.asked_at is not None and not self.failed and self.undone_by is None
 
 
 @dataclass(frozen=True, slots=True)

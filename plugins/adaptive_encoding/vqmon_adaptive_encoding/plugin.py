@@ -29,7 +29,7 @@ class AdaptiveEncoding(Plugin):
             name: Watch(
                 case_of(settings, name),
                 context,
-                open_target(stream.target, context.notify),
+                open_target(stream.target, context),
                 clock,
             )
             for name, stream in settings.streams.items()

@@ -98,7 +98,34 @@ class Watch:
 
     def _decided(self, now: datetime) -> Decision | None:
         known = self._read(now)
-        return next_decision(self._case, known.memory, known.watched, now, self._evidence)
+        memory, change = known.memory, known.memory.change
+        if change is not None and change.is_on_trial:
+            change = self._as_heard(change, now)
+            if change is None:
+                return None
+            memory = replace(memory, change=change)
+        return next_decision(self._case, memory, known.watched, now, self._evidence)
+
+    def _as_heard(self, change: Change, now: datetime) -> Change | None:
+        """Asked when the encoder accepted it; None while it is on its way: what is seen meanwhile
+        says nothing about it.
+        """
+        assert change.asked_at is not None
+        within = timedelta(seconds=self._case.rules.verify_within)
+        try:
+            accepted_at = self._target.accepted_at(change.id, change.asked_at)
+        except TargetFailed as error:
+            return self._failed(change, str(error), now)
+        if accepted_at is not None:
+            return replace(change, asked_at=accepted_at)
+        if now - change.asked_at >= within:
+            return self._failed(change, f"not delivered within {within.seconds} s", now)
+        return None
+
+    def _failed(self, change: Change, error: str, now: datetime) -> Change | None:
+        data = {"of": change.id, "error": error}
+        self._record(Decision(PLUGIN, self._case.stream, "failed", error, now, data))
+        return self._read(now).memory.change
 
     def _record(self, decision: Decision) -> None:
         """Before anything is done about it, so that a crash cannot forget it."""
@@ -129,14 +156,14 @@ class Watch:
 
     def _ask(self, decision: Decision) -> None:
         try:
-            self._target.ask(_request(decision, self._case.rules.verify_within))
+            accepted = self._target.ask(_request(decision, self._case.rules.verify_within))
         except TargetFailed as error:
             self._note(decision, "failed", str(error), {"error": str(error)})
         else:
             goal = Level.from_json(decision.data["to"])
+            said = f"the encoder accepted {goal}" if accepted else f"{goal} is on its way to it"
             # By the clock: on a busy machine this is long after the segment that led to it.
-            asked_at = max(decision.at, self._clock())
-            self._note(decision, "asked", f"the encoder accepted {goal}", at=asked_at)
+            self._note(decision, "asked", said, at=max(decision.at, self._clock()))
 
     def _tell(self, decision: Decision) -> None:
         try:
@@ -152,10 +179,12 @@ class Watch:
         if self._next_try is not None and now < self._next_try:
             return
         try:
-            self._target.ask(_undoing(self._case.stream, change, now))
+            accepted = self._target.ask(_undoing(self._case.stream, change, now))
         except TargetFailed as error:
             self._delayed(now, str(error))
             return
+        if not accepted:
+            return  # looked after with the next segment, and for as long as it takes
         self._record(
             Decision(
                 PLUGIN,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import socket
+from datetime import datetime
 from pathlib import Path
 
 from vqmon_adaptive_encoding.targets.request import Request, TargetFailed
@@ -22,7 +23,7 @@ class GStreamer:
     def __init__(self, control: Path) -> None:
         self._control = control
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: Request) -> bool:
         wanted = request.level.cap_kbps
         answer = self._exchange({"id": request.id, "bitrate_kbps": wanted})
         if answer.get("error"):
@@ -31,6 +32,10 @@ class GStreamer:
             raise TargetFailed(
                 f"{self._control}: runs at {answer.get('bitrate_kbps')} kb/s, not at {wanted}"
             )
+        return True
+
+    def accepted_at(self, request_id: str, asked_at: datetime) -> datetime:  # noqa: ARG002
+        return asked_at
 
     def _exchange(self, message: dict[str, object]) -> dict[str, object]:
         try:

@@ -10,6 +10,7 @@ lists them). Authentication is HTTP basic, for a user with the permission `api`.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -28,7 +29,7 @@ class MediaMTX:
         self._settings = settings
         self._path = quote(settings.path, safe="/")
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: Request) -> bool:
         wanted = 1000 * request.level.cap_kbps
         source = self._call("GET", "get").get("source")
         if source != "rpiCamera":
@@ -42,6 +43,10 @@ class MediaMTX:
             raise TargetFailed(
                 f"path {self._settings.path!r} stays at {runs_at} b/s, {wanted} were asked for"
             )
+        return True
+
+    def accepted_at(self, request_id: str, asked_at: datetime) -> datetime:  # noqa: ARG002
+        return asked_at
 
     def _call(self, method: str, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The JSON object of the answer, {} when it has none."""

@@ -9,10 +9,11 @@ changes with a restart, which viewers see, and which is not for a program to dec
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from vqmon import VqmonError
 from vqmon_adaptive_encoding.ladder import Level
-from vqmon_adaptive_encoding.targets.request import Notify, Request, TargetFailed
+from vqmon_adaptive_encoding.targets.request import Messages, Request, TargetFailed
 
 BUFFER_SECONDS = 2
 """Of the rate control's buffer; what most players hold."""
@@ -27,20 +28,26 @@ class Proposal:
     live = False
 
     def __init__(
-        self, notifier: str | None, notify: Notify, advice: Callable[[Level], str]
+        self, notifier: str | None, messages: Messages, advice: Callable[[Level], str]
     ) -> None:
         self._notifier = notifier
-        self._notify = notify
+        self._messages = messages
         self._advice = advice
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: Request) -> bool:
         if self._notifier is None:
-            return
+            return True
         payload = request.as_json() | {"advice": self._advice(request.level)}
         try:
-            self._notify(self._notifier, payload, event_id=request.id, stream=request.stream)
+            self._messages.notify(
+                self._notifier, payload, event_id=request.id, stream=request.stream
+            )
         except VqmonError as error:
             raise TargetFailed(f"notifier {self._notifier!r}: {error}") from error
+        return True
+
+    def accepted_at(self, request_id: str, asked_at: datetime) -> datetime:  # noqa: ARG002
+        return asked_at
 
     def advice(self, level: Level) -> str:
         """What a person would have to do for this level."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from vqmon import VqmonError
+from vqmon.domain import Queued
 from vqmon_adaptive_encoding.ladder import Level
 
 
@@ -56,15 +57,24 @@ class Target(Protocol):
     @property
     def live(self) -> bool: ...
 
-    def ask(self, request: Request) -> None:
-        """Return when it has accepted, within ten seconds. Raises TargetFailed."""
+    def ask(self, request: Request) -> bool:
+        """Return within ten seconds: True when it has accepted, False when the request is on its
+        way; asking again sends nothing twice, and goes on trying. Raises TargetFailed.
+        """
+        ...
+
+    def accepted_at(self, request_id: str, asked_at: datetime) -> datetime | None:
+        """When it accepted what was asked at that time; None while that is on its way.
+
+        Raises TargetFailed when it will never hear of it.
+        """
         ...
 
 
-class Notify(Protocol):
-    """`vqmon.ports.PluginContext.notify`: through the outbox, signed."""
+class Messages(Protocol):
+    """Of `vqmon.ports.PluginContext`: what goes through the outbox, signed."""
 
-    def __call__(
+    def notify(
         self,
         target: str,
         payload: Mapping[str, Any],
@@ -73,3 +83,5 @@ class Notify(Protocol):
         stream: str | None = None,
         within: float | None = None,
     ) -> str: ...
+
+    def delivery(self, target: str, event_id: str) -> Queued | None: ...
