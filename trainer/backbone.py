@@ -230,7 +230,12 @@ def release(
     judged = (pictures.split == "validation") & np.isfinite(pictures.mos)
     line = quality_calibration(quality[judged], pictures.mos[judged])
     calibrated = np.interp(quality, line["from"], line["to"])
-    unseen = (pictures.split == "validation") & ~np.isfinite(pictures.mos)
+    clean = (pictures.levels == 0).all(1)
+    if not clean.any():
+        raise ValueError(
+            "no clean picture among the features, which say from where on a fault is one: extract "
+            "them again with --clean"
+        )
     facts = {
         "kind": "backbone",
         "description": "Heads on a frozen vision-language model.",
@@ -243,7 +248,7 @@ def release(
             ),
         },
         "findings": {
-            "thresholds": thresholds(levels[unseen], pictures.levels[unseen]),
+            "thresholds": thresholds(levels, clean),
             "region_threshold": 0.5,
             "costs": costs(pictures, calibrated),
         },

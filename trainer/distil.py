@@ -25,24 +25,21 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer import views
+from trainer.asking import Asked, levels
 from trainer.datasets import PICTURES
 from trainer.extract import read_picture
+from trainer.groups import UNKNOWN
 from trainer.views import Views
 from vqmon.domain import DEGRADATIONS
 from vqmon.errors import ScorerUnavailable, VqmonError
 
-if TYPE_CHECKING:
-    from trainer.asking import Asked
-
-UNKNOWN = -1
-
-TRANSIENT = ("scorer_unavailable", "scorer_failed", "overload")
+TRANSIENT = ("scorer_unavailable", "overload")
 """Reasons for no score that may be gone when the picture is asked about again."""
 
 PATIENCE = 5
@@ -192,17 +189,16 @@ def _target(teacher: Asked, path: Path) -> Target:
     silent = (UNKNOWN,) * len(DEGRADATIONS)
     try:
         frame = read_picture(path)
-        (said,) = teacher.of([frame])
     except (VqmonError, ValueError) as error:
-        return Target(
-            str(path), size, None, None, silent, teacher.model, "unsupported_picture", str(error)
-        )
+        reason = "unsupported_picture"
+        return Target(str(path), size, None, None, silent, teacher.model, reason, str(error))
+    (said,) = teacher.of([frame])
     if said.quality is None:
-        return Target(str(path), size, None, None, silent, teacher.model, said.no_score_reason, "")
+        why = said.explanation.strip("()")
+        reason = said.no_score_reason or "scorer_failed"
+        return Target(str(path), size, None, None, silent, teacher.model, reason, why)
     spread = None if said.uncertainty is None else round(said.uncertainty, 3)
-    return Target(
-        str(path), size, round(said.quality, 3), spread, teacher.levels(said), teacher.model
-    )
+    return Target(str(path), size, round(said.quality, 3), spread, levels(said), teacher.model)
 
 
 def _line(target: Target) -> str:
@@ -243,8 +239,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="file of targets to write")
     parser.add_argument("--device", default="cpu", help="of the teacher: cpu, cuda, cuda:N")
     given = parser.parse_args(arguments)
-    from trainer.asking import Asked
-
     try:
         paths = pictures_below(given.pictures)
         return _run(Asked(given.teacher, device=given.device), paths, given.out)

@@ -5,7 +5,11 @@ Raw predictions, no fitted logistic between: the product reports these numbers a
     python -m trainer.evaluate --model FOLDER --biq DIR --clean DIR [--clips DIR] --out DIR
 
 judges a model folder by everything that a release must reach (`trainer.evaluation`) and writes
-`evaluation.json`, `evaluation.md` and figures to the folder of `--out`.
+`evaluation.json`, `evaluation.md` and figures to the folder of `--out`. A model that writes stands
+in the same tables, with how many of its answers could not be read:
+
+    python -m trainer.evaluate --policy writer --model CHECKPOINT --device cuda ...
+    python -m trainer.evaluate --policy remote --model http://HOST:8000/v1#NAME ... --quick
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+
+from vqmon.errors import VqmonError
 
 Values = NDArray[np.floating]
 
@@ -123,7 +129,11 @@ def pair_accuracy(
 def main(arguments: Sequence[str] | None = None) -> int:
     from trainer.evaluation.running import options, run
 
-    run(options(arguments))
+    try:
+        run(options(arguments))
+    except VqmonError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

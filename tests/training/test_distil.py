@@ -15,6 +15,7 @@ from tests import tiny_writer
 from trainer import distil
 from trainer.distil import TargetsUnusable
 from trainer.extract import made_up
+from trainer.groups import UNKNOWN
 from vqmon.domain import DEGRADATIONS
 
 
@@ -47,7 +48,7 @@ def test_a_writer_teaches_scores_and_what_it_names(pictures: Path, tmp_path: Pat
     assert scored
     assert all(0 <= (it.quality or -1) <= 100 for it in scored)
     unasked = [DEGRADATIONS.index(name) for name in ("banding", "upscaled", "corrupted")]
-    assert all(it.levels[place] == distil.UNKNOWN for it in scored for place in unasked)
+    assert all(it.levels[place] == UNKNOWN for it in scored for place in unasked)
     assert any(level > 0 for it in scored for level in it.levels)
     assert not broken.scored
     assert "3.png" in broken.message

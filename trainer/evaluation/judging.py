@@ -131,7 +131,8 @@ def _presence(said: Sequence[Assessment], confidence: NDArray[np.float64]) -> ND
     for row, assessment in enumerate(said):
         if "levels" in assessment.outputs:
             levels = np.reshape(assessment.outputs["levels"], (len(DEGRADATIONS), -1))
-            found[row] = 1 - levels[:, 0]
+            told = levels.any(axis=1)  # nothing at all for what a model was not asked about
+            found[row, told] = 1 - levels[told, 0]
     return found
 
 

@@ -27,6 +27,8 @@ Values = NDArray[np.floating]
 RESAMPLES = 1000
 SEED = 2021
 SUBSETS = ("ss01", "ss02", "ss03")
+LEAST = 10
+"""Scored pictures below which agreement means nothing."""
 
 GOALS = {
     "plcc": Goal(0.790, 0.810),
@@ -98,6 +100,9 @@ def biq_table(
     trained = [it.path for it in samples if it.split == "train"] if limit is None else []
     seen_before = _seen_before(found, _hashes(shelf, trained, views))
     table = Table("opinions", "BIQ2021, official test split (raw predictions)")
+    if found.scored.sum() < LEAST:
+        table.notes = [_too_few(found)]
+        return table
     table.rows = _agreement_rows(found, seen_before, known=limit is None)
     table.rows += _pair_rows(found)
     table.rows.append(_coverage_row(found))
@@ -130,6 +135,9 @@ def cross_table(
         test = [it for it in samples if it.split == "test"] or samples
         found = judged(judge, shelf, name, _some(test, limit))
         rows = found.scored
+        if rows.sum() < LEAST:
+            table.notes.append(f"{name}: {_too_few(found)}")
+            continue
         figures = evaluate.agreement(
             found.verdicts.quality[rows], found.said[rows], _rng(), RESAMPLES
         )
@@ -227,7 +235,9 @@ def _pair_rows(found: Judged) -> list[Row]:
 
 
 def _coverage_row(found: Judged) -> Row:
-    rows = found.scored
+    rows = found.scored & np.isfinite(found.verdicts.uncertainty)
+    if not rows.any():  # a model that states none
+        return Row("coverage of the nominal 80 % interval", float("nan"), 0)
     reach = stats.norm.ppf(0.9) * found.verdicts.uncertainty[rows]
     inside = np.abs(found.verdicts.quality[rows] - found.said[rows]) <= reach
     rng, n = _rng(), len(inside)
@@ -245,6 +255,12 @@ def _within(found: Judged, name: str) -> dict[str, float]:
     rows = found.scored & (found.subset == name)
     quality, said = found.verdicts.quality[rows], found.said[rows]
     return {k: f(quality, said) for k, f in evaluate.MEASURES_OF_AGREEMENT.items()}
+
+
+def _too_few(found: Judged) -> str:
+    return (
+        f"Only {int(found.scored.sum())} of {len(found.samples)} pictures got a score: no figure."
+    )
 
 
 def _seen_before(found: Judged, trained: NDArray[np.bool_]) -> NDArray[np.bool_]:

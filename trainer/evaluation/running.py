@@ -8,19 +8,23 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trainer import datasets
+from trainer.asking import Asked
 from trainer.datasets import clean_photographs
 from trainer.evaluation import classes, clean, contests, opinions, rates, speed
 from trainer.evaluation.asis import clean_at_all_sizes
+from trainer.evaluation.asking import AskingJudge, answer_table
 from trainer.evaluation.drawing import draw
 from trainer.evaluation.judging import Judge
 from trainer.evaluation.shelf import Shelf
 from trainer.evaluation.tables import Table, printed, write
+from vqmon.scorers.card import read_card
 
 TABLES = (
     "opinions",
@@ -34,18 +38,26 @@ TABLES = (
     "contests",
     "leave-out",
     "cross",
+    "answers",
 )
+POLICIES = ("writer", "remote", "backbone")
 QUICK_EVERY, QUICK_OPINIONS, QUICK_FRAMES = 8, 400, 40
-DESCRIPTION = "Every figure that a release must reach, for one model folder."
+DESCRIPTION = "Every figure that a release must reach, for one model."
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to judge, on what, and where to put it; see `options`."""
+    """What to judge, on what, and where to put it; see `options`.
 
-    model: Path
+    model: a model folder, or what `policy` takes: a checkpoint folder or hub name of a writer, the
+    URL of a server.
+    """
+
+    model: str | Path
     out: Path
     cache: Path
+    policy: str = ""
+    device: str = "cpu"
     biq: Path | None = None
     clean: Path | None = None
     clips: Path | None = None
@@ -81,11 +93,11 @@ def run(request: Request) -> dict[str, Any]:
 
 
 class _Evaluation:
-    """makers: of the tables that the data given allows."""
+    """makers: of the tables that the data given allows, and the kind of model."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.judge = Judge(request.model)
+        self.judge = judge_of(request)
         self.shelf = Shelf(request.cache, request.processes)
         self.makers = dict(self._makers())
 
@@ -100,13 +112,16 @@ class _Evaluation:
             yield "ladders", lambda: classes.ladder_table(self.judge, self.shelf, self._held_out())
             yield "rates", lambda: rates.rate_table(self.judge, self.shelf, self._sequences())
             yield "sizes", lambda: clean.size_table(self.judge, self.shelf, self._clean())
-            yield "speed", self._speed
+            if not isinstance(self.judge, AskingJudge):
+                yield "speed", self._speed
         if given.contest and given.biq:
             yield "contests", self._contests
         if given.leave_out and given.biq:
             yield "leave-out", self._leave_out
         if given.sets:
             yield "cross", self._cross
+        if isinstance(self.judge, AskingJudge):
+            yield "answers", partial(answer_table, self.judge)
 
     def _opinions(self) -> Table:
         assert self.request.biq
@@ -115,7 +130,7 @@ class _Evaluation:
             self.shelf,
             self.request.biq,
             limit=self._limit(),
-            views=self.request.views,
+            views=None if isinstance(self.judge, AskingJudge) else self.request.views,
         )
 
     def _cross(self) -> Table:
@@ -185,11 +200,19 @@ class _Evaluation:
         return QUICK_OPINIONS if self.request.quick else None
 
 
+def judge_of(request: Request) -> Judge:
+    """Of a folder of its own inputs; else one that looks at whole pictures."""
+    if not request.policy and read_card(Path(request.model)).kind == "onnx":
+        return Judge(Path(request.model))
+    spec = f"{request.policy}:{request.model}" if request.policy else str(request.model)
+    return AskingJudge(Asked(spec, device=request.device), request.cache)
+
+
 def _earlier(request: Request, judge: Judge) -> dict[str, Any]:
     scope = "Quick look: a part of the pictures." if request.quick else "All pictures."
     fresh = {
         "model": judge.model,
-        "files": {name: facts["sha256"] for name, facts in judge.card.raw["files"].items()},
+        "files": dict(judge.identity),
         "scope": scope,
         "tables": {},
     }
@@ -215,7 +238,16 @@ def _worst_parity(table: Table) -> Table:
 
 def options(arguments: Sequence[str] | None) -> Request:
     parser = argparse.ArgumentParser(prog="python -m trainer.evaluate", description=DESCRIPTION)
-    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    parser.add_argument(
+        "--model", required=True, help="model folder; checkpoint, hub name or URL with --policy"
+    )
+    parser.add_argument(
+        "--policy",
+        choices=POLICIES,
+        default="",
+        help="how --model is asked; none: by the folder's card",
+    )
+    parser.add_argument("--device", default="cpu", help="of a policy: cpu, cuda, cuda:N")
     parser.add_argument("--biq", type=Path, help="BIQ2021 as published")
     parser.add_argument("--clean", type=Path, help="clean photographs, see README")
     parser.add_argument("--clips", type=Path, help="folder of real clips, for rate ladders")
@@ -251,6 +283,8 @@ def options(arguments: Sequence[str] | None) -> Request:
         model=given.model,
         out=given.out,
         cache=given.cache,
+        policy=given.policy,
+        device=given.device,
         biq=given.biq,
         clean=given.clean,
         clips=given.clips,
