@@ -30,6 +30,7 @@ from trainer.groups import load
 from trainer.policies import heads as head_files
 from vqmon.domain import Frame
 from vqmon.errors import ScorerError
+from vqmon.files import score_file
 from vqmon.preprocess import prepare
 from vqmon.scorers import load_scorer
 from vqmon.scorers.backbone import SKETCH, Backbone, BackboneScorer, pooled
@@ -117,6 +118,16 @@ def test_the_scorer_gives_the_numbers_of_torch(
     assert {it.model for it in said} == {"heads@1"}
     assert all(len(it.outputs["levels"]) == 48 for it in said)
     assert read_card(model).raw["proof"]["largest difference from torch, points"] <= 0.01
+
+
+def test_files_are_scored_with_it(opinions: Path, run: tuple[Path, Path, Path]) -> None:
+    """`vqmon score --model FOLDER`, as with any other model."""
+    result = score_file(str(opinions.parent / "0.png"), load_scorer(run[2]))
+
+    scorer = load_scorer(run[2])
+    (said,) = scorer.assess([prepare(read_picture(opinions.parent / "0.png"), picture=True)])
+    assert result.model == "heads@1"
+    assert result.quality == pytest.approx(_quality(said), abs=0.01)
 
 
 def test_features_of_training_are_those_of_serving(

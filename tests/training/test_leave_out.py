@@ -23,7 +23,7 @@ from trainer.supervised import Course, learn
 torch.set_num_threads(1)
 
 SUBSETS = ("ss01", "ss02", "ss03")
-BRIEF = Course(steps=30, look_every=15)
+BRIEF = Course(steps=4, look_every=4)
 F = 6
 
 
@@ -116,7 +116,7 @@ def test_the_command_writes_the_table(tmp_path: Path, monkeypatch: pytest.Monkey
     known().save(tmp_path / "features.npz")
     np.save(tmp_path / "test.npy", np.random.default_rng(1).normal(size=(60, 1, F)))
     given = ["--features", str(tmp_path / "features.npz"), "--biq", "none"]
-    given += ["--out", str(tmp_path / "out"), "--steps", "20"]
+    given += ["--out", str(tmp_path / "out"), "--steps", "4"]
 
     assert leave_out.main([*given, "--test-features", str(tmp_path / "test.npy")]) == 0
     stored = json.loads((tmp_path / "out" / "leave-out.json").read_text())

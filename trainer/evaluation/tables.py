@@ -100,7 +100,7 @@ def printed(rows: Iterable[Mapping[str, Any]], title: str) -> str:
     lines = [f"## {title}", "", "| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
     for row in rows:
         value = f"{row['value']:.4g}" if row["value"] is not None else "none"
-        if row["interval"]:
+        if row["interval"] and None not in row["interval"]:  # NaN where all predictions are one
             value += f" [{row['interval'][0]:.4g}, {row['interval'][1]:.4g}]"
         cells = (row["figure"], value, row["n"], row["must"], row["aim"], row["verdict"])
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
