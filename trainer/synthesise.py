@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
@@ -47,7 +46,7 @@ from trainer.degrade.corruption import damage, debris, level_of_area, lossy_rung
 from trainer.degrade.pixels import rounded
 from trainer.extract import JPEG_COLOUR, VIDEO_COLOUR, frame_of
 from trainer.likeness import VISIBLE, Original
-from trainer.spreading import LEAN
+from trainer.spreading import spread
 from vqmon.domain import DEGRADATIONS, Colour
 from vqmon.preprocess import prepare
 
@@ -640,7 +639,7 @@ def _combined(base: Picture, rng: np.random.Generator) -> Sample:
 
 
 def synthesise(sources: Sources, out: Path, *, samples: int, seed: int, processes: int) -> None:
-    """Write the parts that are not there yet."""
+    """Write the parts that are not there yet. Raises WorkerDied when a process ended under it."""
     out.mkdir(parents=True, exist_ok=True)
     names = {
         "degradations": DEGRADATIONS,
@@ -655,17 +654,13 @@ def synthesise(sources: Sources, out: Path, *, samples: int, seed: int, processe
     ]
     if not starts:
         return
-    for name, value in LEAN.items():
-        os.environ.setdefault(name, value)
     os.environ.setdefault("SVT_LOG", "1")
     numbers = [n for start in starts for n in range(start, min(groups, start + PART))]
-    work = partial(group, sources=sources, seed=seed)
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        results = pool.imap(work, numbers, chunksize=1)
-        for start in starts:
-            rows = [next(results) for _ in range(start, min(groups, start + PART))]
-            _write(out / f"part-{seed}-{start:06}.npz", rows)
-            print(f"  {min(groups, start + PART) * GROUP} of {samples}", flush=True)
+    results = spread(partial(group, sources=sources, seed=seed), numbers, processes)
+    for start in starts:
+        rows = [next(results) for _ in range(start, min(groups, start + PART))]
+        _write(out / f"part-{seed}-{start:06}.npz", rows)
+        print(f"  {min(groups, start + PART) * GROUP} of {samples}", flush=True)
 
 
 def _write(file: Path, rows: Sequence[dict[str, NDArray[Any]]]) -> None:
