@@ -11,7 +11,7 @@ import numpy as np
 from trainer.groups import UNKNOWN
 from vqmon.domain import DEGRADATIONS, Assessment, Frame
 from vqmon.errors import PictureUnsupported
-from vqmon.preprocess import prepare
+from vqmon.preprocess import prepare, wants_picture
 from vqmon.scorers import load_scorer
 
 
@@ -25,7 +25,7 @@ class Asked:
         self.spec = spec
         self.scorer: Any = load_scorer(spec, device=device, threads=threads)
         self.writes = hasattr(self.scorer, "write")
-        self._whole = "picture" in (getattr(self.scorer, "inputs", None) or ())
+        self._whole = wants_picture(self.scorer)
 
     @property
     def model(self) -> str:

@@ -17,7 +17,7 @@ from vqmon.domain import Assessment, Event, Finding, Frame, Media, Segment, Stre
 from vqmon.errors import PictureUnsupported, SourceError
 from vqmon.explain import explain
 from vqmon.ports import Evidence, Scorer, Source
-from vqmon.preprocess import Prepared, prepare
+from vqmon.preprocess import Prepared, prepare, wants_picture
 from vqmon.sampling import BurstBudget, Sampler
 from vqmon.segmenting import Window
 from vqmon.signals import Signals
@@ -61,7 +61,7 @@ class _Watch:
         self.window = Window(stream)
         self.signals = Signals(stream.expect, stream.sampling)
         self._scorer = scorer
-        self._pictures = "picture" in (getattr(scorer, "inputs", None) or ())
+        self._pictures = wants_picture(scorer)
         self._batch = batch
         self._waiting: list[tuple[Frame, Prepared]] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from vqmon.measures.vector import measured
 from vqmon.patches import look
 from vqmon.patches.pieces import overview, pieces
 from vqmon.patches.shown import shown
+
+if TYPE_CHECKING:
+    from vqmon.ports import Scorer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +34,11 @@ class Prepared:
     position: float
     measures: Measures
     inputs: Mapping[str, NDArray[np.generic]]
+
+
+def wants_picture(scorer: Scorer) -> bool:
+    """Whether its model looks at the picture itself, which is kept for such models only."""
+    return "picture" in (getattr(scorer, "inputs", None) or ())
 
 
 def prepare(

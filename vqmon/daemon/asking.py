@@ -19,7 +19,14 @@ from multiprocessing.connection import Connection
 
 from vqmon.asking import Asker, AskingPlan
 from vqmon.daemon.messages import Alive, Finish, Troubled
-from vqmon.daemon.processes import Child, Forwarding, Inbox, bind_to_supervisor, send_safely
+from vqmon.daemon.processes import (
+    Child,
+    Forwarding,
+    Inbox,
+    Restarts,
+    bind_to_supervisor,
+    send_safely,
+)
 from vqmon.errors import StoreError
 
 log = logging.getLogger("vqmon.daemon")
@@ -189,8 +196,8 @@ class Asking:
         self._inbox = inbox
         self._child: Child | None = None
         self._name = self._before = self._ended = ""
-        self._begun = self._heard = self._next = 0.0
-        self._failures = 0
+        self._heard = 0.0
+        self._restarts = Restarts(RETRY_SECONDS, HEALTHY_SECONDS)
         self._expected = False
         self.trouble = ""
         """Why the writer cannot be asked, a sentence; empty while all is well."""
@@ -201,9 +208,9 @@ class Asking:
     def look(self, clock: float) -> None:
         """Start it when it is due, replace it when it hangs."""
         if self._child is None:
-            if self._plan and clock >= self._next:
+            if self._plan and self._restarts.due(clock):
                 self._start(self._plan, clock)
-        elif clock - max(self._begun, self._heard) > SILENT_SECONDS:
+        elif clock - max(self._restarts.begun, self._heard) > SILENT_SECONDS:
             log.error("asking_hangs", extra={"silent_seconds": round(SILENT_SECONDS)})
             self._child.kill(show_where=True)
 
@@ -223,7 +230,8 @@ class Asking:
         """This writer from now on; what is under way is asked anew."""
         if plan == self._plan:
             return
-        self._plan, self._failures, self._next, self.trouble = plan, 0, 0.0, ""
+        self._plan, self.trouble = plan, ""
+        self._restarts.forget()
         if self._child:
             self._expected = True
             self._child.kill()
@@ -252,14 +260,10 @@ class Asking:
             self._child.close()
 
     def _note_end(self, code: int | None, clock: float) -> None:
-        if clock - self._begun > HEALTHY_SECONDS:
-            self._failures = 0
-        delay = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
-        self._failures += 1
-        self._next = clock + delay
+        delay, failures = self._restarts.ended(clock), self._restarts.failures
         self._before, self._ended = self._name, _how(code)
-        if self._failures >= PARKED_AFTER:
-            self.trouble = f"{self._ended} It was the {self._failures}th time in a row."
+        if failures >= PARKED_AFTER:
+            self.trouble = f"{self._ended} It was the {failures}th time in a row."
         log.error("asking_ended", extra={"exit_code": code, "again_in": delay})
 
     def _start(self, plan: AskingPlan, clock: float) -> None:
@@ -270,9 +274,9 @@ class Asking:
         try:
             self._child = Child("writer", main, orders, inbox=self._inbox)
         except OSError as error:
-            self._next = clock + RETRY_SECONDS[-1]
+            self._restarts.refused(clock)
             _not_started(error)
-        self._begun = clock
+        self._restarts.started(clock)
 
 
 def _how(code: int | None) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from vqmon.daemon import ingest
 from vqmon.daemon.ingest import IngestPlan
 from vqmon.daemon.messages import Beat, Finish, Standing, Watch
-from vqmon.daemon.processes import Child, Inbox
+from vqmon.daemon.processes import Child, Inbox, Restarts
 
 log = logging.getLogger("vqmon.daemon")
 
@@ -60,11 +60,9 @@ class Crew:
     beat: Beat | None = None
     ending: bool = False
     _untold: list[str] = field(default_factory=list)
-    _begun: float = 0.0
     _beat_at: float = 0.0
     _end_by: float = float("inf")
-    _start_at: float = 0.0
-    _failures: int = 0
+    _restarts: Restarts = field(default_factory=lambda: Restarts(RETRY_SECONDS, HEALTHY_SECONDS))
     _excused_until: float = 0.0
 
     def give(self, order: Watch) -> None:
@@ -95,7 +93,7 @@ class Crew:
     def look(self, clock: float) -> None:
         """Start the process when it is due; tell it about new streams; end what will not end."""
         if self.child is None:
-            if clock >= self._start_at:
+            if self._restarts.due(clock):
                 self._start(clock)
         elif self.ending:
             if clock >= self._end_by:
@@ -109,7 +107,7 @@ class Crew:
         if self.child is None or self.ending or clock < self._excused_until:
             return None
         if self.beat is None:
-            return Fault("never_ready") if clock - self._begun > START_SECONDS else None
+            return Fault("never_ready") if clock - self._restarts.begun > START_SECONDS else None
         if clock - self._beat_at > BEAT_SECONDS:
             return Fault("hangs")
         for standing in self.standings().values():
@@ -146,11 +144,7 @@ class Crew:
         if child is None:
             return
         child.wait(1.0)
-        if clock - self._begun > HEALTHY_SECONDS:
-            self._failures = 0
-        delay = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
-        self._failures += 1
-        self._start_at = clock + delay
+        delay = self._restarts.ended(clock)
         if not self.ending:
             fields = {"ingest": self.name, "exit_code": child.exit_code, "again_in": delay}
             log.error("ingest_ended", extra=fields)
@@ -161,10 +155,11 @@ class Crew:
         try:
             self.child = Child(self.name, ingest.main, self.name, self.plan, inbox=self.inbox)
         except OSError as error:
-            self._start_at = clock + RETRY_SECONDS[-1]
+            self._restarts.refused(clock)
             _not_started(self.name, error)
             return
-        self._begun, self._beat_at, self._end_by = clock, clock, float("inf")
+        self._restarts.started(clock)
+        self._beat_at, self._end_by = clock, float("inf")
         self._untold = list(self.watches)
 
 

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from vqmon.daemon.messages import Alive, Finish
-from vqmon.daemon.processes import Child, Forwarding, Inbox, bind_to_supervisor, send_safely
+from vqmon.daemon.processes import (
+    Child,
+    Forwarding,
+    Inbox,
+    Restarts,
+    bind_to_supervisor,
+    send_safely,
+)
 from vqmon.errors import StoreError
 from vqmon.notifying import Target
 
@@ -114,8 +121,8 @@ class Delivering:
         self._targets = plan.targets
         self._inbox = inbox
         self._child: Child | None = None
-        self._begun = self._heard = self._next = 0.0
-        self._failures = 0
+        self._heard = 0.0
+        self._restarts = Restarts(RETRY_SECONDS, HEALTHY_SECONDS)
 
     def owns(self, who: object) -> bool:
         return who is self._child
@@ -123,9 +130,9 @@ class Delivering:
     def look(self, clock: float) -> None:
         """Start it when it is due, replace it when it hangs."""
         if self._child is None:
-            if self._targets and clock >= self._next:
+            if self._targets and self._restarts.due(clock):
                 self._start(clock)
-        elif clock - max(self._begun, self._heard) > SILENT_SECONDS:
+        elif clock - max(self._restarts.begun, self._heard) > SILENT_SECONDS:
             log.error("delivery_hangs", extra={"silent_seconds": round(SILENT_SECONDS)})
             self._child.kill(show_where=True)
 
@@ -151,11 +158,7 @@ class Delivering:
         if child is None:
             return
         child.wait(1.0)
-        if clock - self._begun > HEALTHY_SECONDS:
-            self._failures = 0
-        delay = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
-        self._failures += 1
-        self._next = clock + delay
+        delay = self._restarts.ended(clock)
         log.error("delivery_ended", extra={"exit_code": child.exit_code, "again_in": delay})
         child.close()
 
@@ -177,9 +180,9 @@ class Delivering:
         try:
             self._child = Child("delivery", main, plan, inbox=self._inbox)
         except OSError as error:
-            self._next = clock + RETRY_SECONDS[-1]
+            self._restarts.refused(clock)
             _not_started(error)
-        self._begun = clock
+        self._restarts.started(clock)
 
 
 def _not_started(error: OSError) -> None:

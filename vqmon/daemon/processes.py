@@ -12,7 +12,7 @@ import queue
 import select
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -98,6 +98,43 @@ class Child:
         except Exception:
             log.exception("message_not_understood", extra={"child": self.name})
         inbox.put((self, Gone()))
+
+
+class Restarts:
+    """When a process that has ended begins again: at once after good work, later and later when it
+    fails in a row.
+    """
+
+    def __init__(self, delays: Sequence[float], healthy: float) -> None:
+        """delays: seconds after the first failure in a row, the second, ...; the last for all more.
+        healthy: seconds of running after which what failed before is forgotten.
+        """
+        self._delays, self._healthy = delays, healthy
+        self.forget()
+        self.begun = 0.0
+
+    def forget(self) -> None:
+        """It may begin at once, as if it had never failed."""
+        self.failures, self._next = 0, 0.0
+
+    def due(self, clock: float) -> bool:
+        return clock >= self._next
+
+    def started(self, clock: float) -> None:
+        self.begun = clock
+
+    def refused(self, clock: float) -> None:
+        """The machine had no memory or no process left for it: its limits, or its container's."""
+        self._next = clock + self._delays[-1]
+
+    def ended(self, clock: float, *, worked: bool = True) -> float:
+        """Seconds until it may begin again. worked: False when it did nothing in all its time."""
+        if worked and clock - self.begun > self._healthy:
+            self.failures = 0
+        delay = self._delays[min(self.failures, len(self._delays) - 1)]
+        self.failures += 1
+        self._next = clock + delay
+        return delay
 
 
 def bind_to_supervisor(name: str) -> None:

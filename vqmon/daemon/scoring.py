@@ -11,7 +11,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from vqmon.daemon.messages import Failed
-from vqmon.daemon.processes import Child, Forwarding, Inbox, bind_to_supervisor, send_safely
+from vqmon.daemon.processes import (
+    Child,
+    Forwarding,
+    Inbox,
+    Restarts,
+    bind_to_supervisor,
+    send_safely,
+)
 from vqmon.errors import ScorerUnavailable, VqmonError
 
 log = logging.getLogger("vqmon.daemon")
@@ -63,8 +70,8 @@ class Scoring:
         self._plan = plan
         self._inbox = inbox
         self._child: Child | None = None
-        self._begun = self._answered = self._excused = self._next = 0.0
-        self._failures = 0
+        self._answered = self._excused = 0.0
+        self._restarts = Restarts(RETRY_SECONDS, HEALTHY_SECONDS)
         self._stopping = threading.Event()
         self._client = SharedScorer(plan.address, deadline=ASK_SECONDS)
         threading.Thread(target=self._ask, name="asks scoring", daemon=True).start()
@@ -76,7 +83,7 @@ class Scoring:
 
     @property
     def answers(self) -> bool:
-        return self._answered > self._begun
+        return self._answered > self._restarts.begun
 
     def owns(self, who: object) -> bool:
         return who is self._child
@@ -84,11 +91,11 @@ class Scoring:
     def look(self, clock: float) -> None:
         """Start it when it is due, replace it when it hangs."""
         if self._child is None:
-            if clock >= self._next:
+            if self._restarts.due(clock):
                 self._start(clock)
             return
         patience = SILENT_SECONDS if self.answers else LOADING_SECONDS
-        if clock - max(self._begun, self._answered, self._excused) > patience:
+        if clock - max(self._restarts.begun, self._answered, self._excused) > patience:
             log.error("scoring_hangs", extra={"silent_seconds": round(patience)})
             self._child.kill(show_where=True)
 
@@ -102,11 +109,7 @@ class Scoring:
         if child is None:
             return
         child.wait(1.0)
-        if self.answers and clock - self._begun > HEALTHY_SECONDS:
-            self._failures = 0
-        delay = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
-        self._failures += 1
-        self._next = clock + delay
+        delay = self._restarts.ended(clock, worked=self.answers)
         fields = {"exit_code": child.exit_code, "again_in": delay}
         log.error("scoring_ended", extra=fields)
         child.close()
@@ -123,9 +126,9 @@ class Scoring:
         try:
             self._child = Child("scoring", main, self._plan, inbox=self._inbox)
         except OSError as error:
-            self._next = clock + RETRY_SECONDS[-1]
+            self._restarts.refused(clock)
             _not_started(error)
-        self._begun = clock
+        self._restarts.started(clock)
 
     def _ask(self) -> None:
         """In its own thread: whether the process answers."""
