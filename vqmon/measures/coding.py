@@ -12,10 +12,10 @@ from vqmon.patches import Look
 
 
 def coding(
-    look: Look, found: texture.Differences, noise: texture.Noise, lit: NDArray[np.bool_]
+    look: Look, phases: tuple[Doubles, Doubles], noise: texture.Noise, lit: NDArray[np.bool_]
 ) -> Named:
     weights = lit / lit.sum()
-    for name, steps in zip(("across", "down"), phases(look, found), strict=True):
+    for name, steps in zip(("across", "down"), phases, strict=True):
         yield f"block_{name}", float(texture.grid_excess(weights @ steps))
     flatness = texture.flatness(look.codes)
     yield "block_equal", flatness.equal[lit].mean()
@@ -63,9 +63,7 @@ PERIODS = {
 
 
 def periods(noise: texture.Noise) -> Named:
-    both = np.zeros(33)
-    for bends in noise.bends:
-        power = texture.spectrum(bends)
-        both += power / (np.median(power[8:]) + 0.018)
+    power = texture.spectra(np.stack(noise.bends))
+    both = (power / (np.median(power[:, 8:], axis=1, keepdims=True) + 0.018)).sum(axis=0)
     for name, (first, last) in PERIODS.items():
         yield f"period_{name}", np.log(both[first : last + 1].max() + 0.1)

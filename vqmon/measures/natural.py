@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from math import lgamma
+from math import lgamma, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vqmon.patches import PATCH, Floats, scratch
+from vqmon.measures.rows import dots, sums
+from vqmon.patches import Floats, scratch
 
 WINDOW = 7
 _SIGMA = 7 / 6
@@ -27,65 +28,85 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coefficients:
-    """MSCN coefficients and local deviation of (N, h, w) patches: (N, h - 6, w - 6) each."""
+    """MSCN coefficients and local deviation of (N, h, w) patches: (N, h, w) each, 0 in the last
+    six rows and columns, where the window does not fit. A neighbour is then a fixed distance
+    away in memory and those that are missing add nothing to a sum, so that every operation
+    here is one long loop.
+    """
 
     mscn: Floats
     deviation: Floats
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns that hold coefficients."""
+        return self.mscn.shape[1] - WINDOW + 1, self.mscn.shape[2] - WINDOW + 1
+
+    def contrast(self) -> Doubles:
+        """(N,) mean deviation."""
+        rows, columns = self.size
+        total = sums(self.deviation.reshape(len(self.deviation), -1))
+        return total.astype(np.float64) / (rows * columns)
+
+    def deviations(self) -> Floats:
+        """(N, h - 6, w - 6) those that are one."""
+        rows, columns = self.size
+        return self.deviation[:, :rows, :columns]
+
 
 def coefficients(patches: Floats) -> Coefficients:
     """Luma minus its local mean, over its local deviation; in scratch memory, until the next."""
-    count, height, width = patches.shape
-    pair = scratch("pair", (2, count, height, width))
-    np.subtract(patches, patches.mean(axis=(1, 2), keepdims=True), out=pair[0])
+    pair = scratch("pair", (2, *patches.shape))
+    means = np.rint(sums(patches.reshape(len(patches), -1)) / np.float32(patches[0].size))
+    np.subtract(patches, means[:, None, None], out=pair[0])  # whole: flat areas square exactly
     np.multiply(pair[0], pair[0], out=pair[1])
-    valid = (height - WINDOW + 1, width - WINDOW + 1)
-    smooth = scratch("mean and deviation", (2, count, *valid))
-    (_smooth_small if max(height, width) <= PATCH else _smooth_large)(pair, smooth)
-    mean, deviation = smooth
-    square = scratch("work", mean.shape)
-    np.multiply(mean, mean, out=square)
-    deviation -= square
+    mean, deviation = _smoothed(pair)
+    work = scratch("work", mean.shape)
+    np.multiply(mean, mean, out=work)
+    deviation -= work
     np.maximum(deviation, 0, out=deviation)
     np.sqrt(deviation, out=deviation)
-    middle = pair[0, :, 3 : 3 + valid[0], 3 : 3 + valid[1]]
-    np.subtract(middle, mean, out=mean)
-    np.add(deviation, np.float32(_CONSTANT), out=square)
-    mean /= square
+    _subtract_from_middle(pair[0], mean)
+    np.add(deviation, np.float32(_CONSTANT), out=work)
+    mean /= work
+    for found in (mean, deviation):
+        found[:, 1 - WINDOW :] = 0
+        found[:, :, 1 - WINDOW :] = 0
     return Coefficients(mean, deviation)
 
 
-def _smooth_small(pair: Floats, out: Floats) -> None:
-    """As two matrix products a patch, each below the size from which BLAS wakes its threads:
-    where many streams are watched they would fight for the same cores.
+def _smoothed(pair: Floats) -> Floats:
+    """Under the window, at its first row and column; the ends of rows run into the next."""
+    wide = scratch("wide pair", pair.shape)
+    smooth = scratch("mean and deviation", pair.shape)
+    _filtered(pair.reshape(-1), wide.reshape(-1), 1)
+    _filtered(wide.reshape(-1), smooth.reshape(-1), pair.shape[-1])
+    return smooth
+
+
+def _filtered(values: Floats, out: Floats, stride: int) -> None:
+    """The window along elements `stride` apart; it is symmetric, so equal weights share a product.
+
+    From the middle outwards: the other way round takes one step less, but what it rounds would
+    give flat bright areas a contrast.
     """
-    *outer, height, width = pair.shape
-    wide = scratch("wide pair", (*outer, height, out.shape[-1]))
-    np.matmul(pair, _band(width).T, out=wide)
-    np.matmul(_band(height), wide, out=out)
-
-
-def _smooth_large(pair: Floats, out: Floats) -> None:
-    """By shifted sums, for the view."""
-    *outer, height, _ = pair.shape
-    wide = scratch("wide pair", (*outer, height, out.shape[-1]))
-    _filtered(pair, wide, -1)
-    _filtered(wide, out, -2)
-
-
-def _filtered(values: Floats, out: Floats, axis: int) -> None:
-    """The window along one axis, valid part; it is symmetric, so equal weights share a product."""
-    length = out.shape[axis]
-    term = scratch("work", out.shape)
-    shifted = [
-        values[..., k : k + length] if axis == -1 else values[..., k : k + length, :]
-        for k in range(WINDOW)
-    ]
-    np.multiply(shifted[WINDOW // 2], _window()[WINDOW // 2], out=out)
+    length = len(values) - (WINDOW - 1) * stride
+    shifted = [values[k * stride : k * stride + length] for k in range(WINDOW)]
+    inside, term = out[:length], scratch("work", (length,))
+    weights = _window()
+    np.multiply(shifted[WINDOW // 2], weights[WINDOW // 2], out=inside)
     for k in range(WINDOW // 2):
         np.add(shifted[k], shifted[-1 - k], out=term)
-        term *= _window()[k]
-        out += term
+        term *= weights[k]
+        inside += term
+    out[length:] = 0
+
+
+def _subtract_from_middle(values: Floats, mean: Floats) -> None:
+    """The values in the middle of each window minus its mean take the place of the mean."""
+    ahead = WINDOW // 2 * (values.shape[-1] + 1)
+    flat = mean.reshape(-1)[:-ahead]
+    np.subtract(values.reshape(-1)[ahead:], flat, out=flat)
 
 
 @cache
@@ -94,99 +115,63 @@ def _window() -> Floats:
     return np.asarray(weights / weights.sum(), np.float32)
 
 
-@cache
-def _band(length: int) -> Floats:
-    """(length - 6, length): the Gaussian window as a matrix, so that BLAS does the filtering."""
-    band = np.zeros((length - WINDOW + 1, length), np.float32)
-    for row in range(len(band)):
-        band[row, row : row + WINDOW] = _window()
-    return band
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Moments:
-    """Per patch (N,): mean absolute value, mean square, and the mean square of the negative
-    and positive parts.
-    """
-
-    absolute: Doubles
-    square: Doubles
-    negative: Doubles
-    positive: Doubles
-
-    def pooled(self, weights: Doubles) -> Moments:
-        """Of all patches together, (1,); weights add up to 1."""
-        return Moments(
-            *(
-                np.atleast_1d(weights @ part)
-                for part in (self.absolute, self.square, self.negative, self.positive)
-            )
-        )
-
-
 NEIGHBOURS = {"side": ((0, 1), (1, 0)), "diagonal": ((1, 1), (1, -1))}
 """Steps down and across to the neighbours of a product. The two of a kind are averaged: turning
 a picture by a right angle then changes nothing.
 """
 
 
-def average(first: Moments, second: Moments) -> Moments:
-    return Moments(
-        (first.absolute + second.absolute) / 2,
-        (first.square + second.square) / 2,
-        (first.negative + second.negative) / 2,
-        (first.positive + second.positive) / 2,
-    )
+class Correlations:
+    """Moments of coefficients, and of their products with neighbours: (3, N) mean magnitude,
+    mean square, and mean square with the sign of what was squared.
+
+    No product is ever formed: its magnitude, square and signed square are products of those of
+    the two coefficients, so each moment is a dot product of an array with itself, shifted.
+    """
+
+    def __init__(self, found: Coefficients) -> None:
+        self._size, self._width = found.size, found.mscn.shape[2]
+        mscn = found.mscn.reshape(len(found.mscn), -1)
+        self._parts = scratch("magnitude and squares", (3, *mscn.shape))
+        magnitude, square, signed = self._parts
+        np.abs(mscn, out=magnitude)
+        np.multiply(mscn, mscn, out=square)
+        np.multiply(mscn, magnitude, out=signed)
+
+    def own(self) -> Doubles:
+        rows, columns = self._size
+        return np.asarray(sums(self._parts), np.float64) / (rows * columns)
+
+    def products(self, step: tuple[int, int]) -> Doubles:
+        """With the neighbours `step` rows, columns away."""
+        (rows, columns), (down, across) = self._size, step
+        shift = down * self._width + across
+        found = dots(self._parts[..., :-shift], self._parts[..., shift:])
+        return np.asarray(found, np.float64) / ((rows - down) * (columns - abs(across)))
 
 
-def moments(values: Floats) -> Moments:
-    """Of (N, h, w) values, or of any array whose first axis is the patch; contiguous."""
-    flat = values.reshape(len(values), -1)
-    size = flat.shape[1]
-    magnitude = scratch("work two", flat.shape)
-    np.abs(flat, out=magnitude)
-    absolute = magnitude.sum(axis=1, dtype=np.float32).astype(np.float64) / size
-    square = np.einsum("ij,ij->i", flat, flat).astype(np.float64) / size
-    signed = np.einsum("ij,ij->i", flat, magnitude).astype(np.float64) / size
-    return Moments(absolute, square, (square - signed) / 2, (square + signed) / 2)
+def shape_of_gaussian(moments: Doubles) -> Doubles:
+    """(N,) shape of the generalised Gaussian with these moments: 2 is Gaussian, 1 Laplacian."""
+    magnitude, square, _ = moments
+    return np.asarray(np.interp(magnitude**2 / np.maximum(square, 1e-12), _ratios(), _SHAPES))
 
 
-def products(mscn: Floats, step: tuple[int, int]) -> Floats:
-    """(N, h', w') products of each coefficient with its neighbour `step` rows, columns away."""
-    down, across = step
-    _, height, width = mscn.shape
-    rows, columns = height - down, width - abs(across)
-    left, right = max(0, -across), max(0, across)
-    out = scratch("work", (len(mscn), rows, columns))
-    first = mscn[:, :rows, left : left + columns]
-    second = mscn[:, down:, right : right + columns]
-    np.multiply(first, second, out=out)
-    return out
-
-
-def shape_of_gaussian(found: Moments) -> Doubles:
-    """Shape of the generalised Gaussian with these moments: 2 is Gaussian, 1 Laplacian."""
-    ratio = found.absolute**2 / np.maximum(found.square, 1e-12)
-    return _shape(ratio)
-
-
-def asymmetric(found: Moments) -> tuple[Doubles, Doubles, Doubles, Doubles]:
-    """Shape, mean, left and right deviation of the asymmetric generalised Gaussian."""
-    left = np.sqrt(2 * np.maximum(found.negative, 0) + 1e-12)
-    right = np.sqrt(2 * np.maximum(found.positive, 0) + 1e-12)
+def asymmetric(moments: Doubles) -> tuple[float, float, float, float]:
+    """Shape, mean, left and right deviation of the asymmetric generalised Gaussian with these
+    three moments.
+    """
+    magnitude, square, signed = moments.tolist()
+    left = sqrt(max(square - signed, 0) + 1e-12)
+    right = sqrt(max(square + signed, 0) + 1e-12)
     skew = left / right
-    ratio = found.absolute**2 / np.maximum(found.square, 1e-12)
+    ratio = magnitude**2 / max(square, 1e-12)
     ratio *= (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
-    shape = _shape(ratio)
-    mean = (right - left) * np.interp(shape, _SHAPES, _mean_factor())
+    shape = float(np.interp(ratio, _ratios(), _SHAPES))
+    mean = (right - left) * float(np.interp(shape, _SHAPES, _mean_factor()))
     return shape, mean, left, right
 
 
 _SHAPES = np.geomspace(0.2, 10, 400)
-
-
-def _shape(ratio: Doubles) -> Doubles:
-    return np.interp(ratio, _ratios(), _SHAPES)
 
 
 def _log_gamma(values: Doubles) -> Doubles:

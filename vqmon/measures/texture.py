@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vqmon.domain import Plane
+from vqmon.measures.rows import counts, dots
 from vqmon.patches import Floats, scratch
 
 Doubles = NDArray[np.float64]
@@ -40,41 +42,46 @@ class Differences:
 
 
 def differences(patches: Floats) -> Differences:
-    structure = np.zeros((len(patches), len(LAGS)))
-    steps = []
-    for index, lag in enumerate(LAGS):
-        for axis in (2, 1):
-            values = _difference(patches, min(lag, patches.shape[axis] // 2), axis)
-            flat = values.reshape(len(values), -1)
-            squares = np.einsum("ij,ij->i", flat, flat)
-            structure[:, index] += squares / (2 * flat.shape[1])
-            if lag == 1:
-                steps.append(_profile(np.abs(values, out=values), axis))
-    return Differences(structure, (steps[0], steps[1]))
+    across, down = (_profile(_magnitude(_steps(patches, 1, axis, "work")), axis) for axis in (2, 1))
+    return Differences(structure(patches, LAGS), (across[:, :-1], down[:, :-1]))
 
 
 def structure(patches: Floats, lags: tuple[int, ...]) -> Doubles:
     """(N, len(lags)) as in `Differences.structure`."""
+    _, height, width = patches.shape
     found = np.zeros((len(patches), len(lags)))
     for index, lag in enumerate(lags):
-        for axis in (2, 1):
-            values = _difference(patches, min(lag, patches.shape[axis] // 2), axis)
-            flat = values.reshape(len(values), -1)
-            found[:, index] += np.einsum("ij,ij->i", flat, flat) / (2 * flat.shape[1])
+        for axis, length, lines in ((2, width, height), (1, height, width)):
+            reach = min(lag, length // 2)
+            values = _steps(patches, reach, axis, "work").reshape(len(patches), -1)
+            found[:, index] += dots(values, values) / (2 * lines * (length - reach))
     return found
 
 
-def _difference(patches: Floats, lag: int, axis: int) -> Floats:
-    ahead, behind = _shifted(patches, lag, axis)
-    out = scratch("work", ahead.shape)
-    np.subtract(ahead, behind, out=out)
-    return out
+def _steps(values: Floats, lag: int, axis: int, name: str, *, ends: int | None = None) -> Floats:
+    """(N, h, w) each value subtracted from the one `lag` further along an axis.
+
+    One long loop: the last `lag` of a line meet the next line, so the last `ends` are made 0.
+    """
+    stride = lag if axis == 2 else lag * values.shape[2]
+    out = scratch(name, values.shape)
+    flat, to = values.reshape(-1), out.reshape(-1)
+    np.subtract(flat[stride:], flat[:-stride], out=to[:-stride])
+    to[-stride:] = 0
+    _end(out, values.shape[axis] - (ends or lag), axis)
+    return np.asarray(out)
 
 
-def _shifted(patches: Floats, lag: int, axis: int) -> tuple[Floats, Floats]:
+def _end(values: NDArray[Any], length: int, axis: int) -> None:
+    """Lines along an axis end after so many places: 0 from there."""
     if axis == 2:
-        return patches[:, :, lag:], patches[:, :, :-lag]
-    return patches[:, lag:], patches[:, :-lag]
+        values[:, :, length:] = 0
+    else:
+        values[:, length:] = 0
+
+
+def _magnitude(values: Floats) -> Floats:
+    return np.asarray(np.abs(values, out=values))
 
 
 def _profile(values: Floats, axis: int) -> Floats:
@@ -102,39 +109,34 @@ def noise(patches: Floats) -> Noise:
     """The operator is Immerkaer's (1996): the difference of two Laplacians, blind to planes and
     to most structure; sigma = sqrt(pi / 2) / 6 * mean magnitude.
     """
-    across = _bend(patches, 2, "work")
-    both = _bend(across, 1, "work two")
-    sigma = _block_means(np.abs(both, out=both)) * np.float32(np.sqrt(np.pi / 2) / 6)
-    bends_across = _profile(np.abs(across, out=across), 2)
-    down = _bend(patches, 1, "work")
-    bends_down = _profile(np.abs(down, out=down), 1)
-    mean = _block_means(patches[:, 1:-1, 1:-1])
-    return Noise(sigma, mean, (bends_across, bends_down))
+    across = _bends(patches, 2, "across")
+    both = _bends(across, 1, "work two")
+    sigma = _block_means(_magnitude(both), 0) * np.float32(np.sqrt(np.pi / 2) / 6)
+    bends_across = _profile(_magnitude(across), 2)[:, :-2]
+    down = _bends(patches, 1, "work two")
+    bends_down = _profile(_magnitude(down), 1)[:, :-2]
+    return Noise(sigma, _block_means(patches, 1), (bends_across, bends_down))
 
 
-def _bend(patches: Floats, axis: int, name: str) -> Floats:
-    """Second difference: x[i + 1] - 2 x[i] + x[i - 1]."""
-    ahead, behind = _shifted(patches, 2, axis)
-    middle = patches[:, :, 1:-1] if axis == 2 else patches[:, 1:-1]
-    out = scratch(name, ahead.shape)
-    np.subtract(ahead, middle, out=out)
-    out -= middle
-    out += behind
-    return np.asarray(out)
+def _bends(patches: Floats, axis: int, name: str) -> Floats:
+    """Second difference, x[i + 2] - 2 x[i + 1] + x[i]; 0 at the last two places."""
+    return _steps(_steps(patches, 1, axis, "work"), 1, axis, name, ends=2)
 
 
-def _block_means(values: Floats) -> Floats:
-    """(N, h // 8, w // 8); at least one block however small the patch."""
+def _block_means(values: Floats, first: int) -> Floats:
+    """(N, b, b) of the blocks that begin at the row and column `first` and leave out the last
+    2 - first; at least one block however small the patch.
+    """
     _, height, width = values.shape
-    return np.asarray(np.matmul(np.matmul(_blocks(height), values), _blocks(width).T))
+    return np.asarray(np.matmul(np.matmul(_blocks(height, first), values), _blocks(width, first).T))
 
 
 @cache
-def _blocks(length: int) -> Floats:
-    count = max(1, length // BLOCK)
-    matrix = np.zeros((count, length), np.float32)
-    for row in range(count):
-        matrix[row, row * BLOCK : (row + 1) * BLOCK] = 1
+def _blocks(length: int, first: int) -> Floats:
+    inside = length - 2
+    matrix = np.zeros((max(1, inside // BLOCK), length), np.float32)
+    for row in range(len(matrix)):
+        matrix[row, first + row * BLOCK : first + min((row + 1) * BLOCK, inside)] = 1
     matrix /= matrix.sum(axis=1, keepdims=True)
     return matrix
 
@@ -149,7 +151,7 @@ def by_phase(steps: Floats, first: NDArray[np.int64]) -> Doubles:
     whole = length // BLOCK * BLOCK
     folded = steps[:, :whole].reshape(count, -1, BLOCK).mean(axis=1, dtype=np.float64)
     phase = (np.arange(BLOCK) - first[:, None] - 1) % BLOCK
-    return np.asarray(np.take_along_axis(folded, phase, axis=1))
+    return np.asarray(folded[np.arange(count)[:, None], phase])
 
 
 def grid_excess(phases: Doubles) -> Doubles:
@@ -167,17 +169,17 @@ _BINS = 64
 _NEIGHBOURS = 9
 
 
-def spectrum(bends: Floats) -> Doubles:
-    """(33,) power of (N, n) profiles over frequency k / 64 per pixel, patches averaged.
+def spectra(bends: Floats) -> Doubles:
+    """(..., 33) power of (..., N, n) profiles over frequency k / 64 per pixel, patches averaged.
 
     Each profile is first divided by its mean and freed of slow changes, so that what stays is
     periodicity: peaks at 1 / f betray enlargement by f (Gallagher, "Detection of Linear and
     Cubic Interpolation in JPEG Compressed Images", 2005), those at eighths a coding grid.
     """
-    relative = bends / (bends.mean(axis=1, keepdims=True) + 0.05)
-    relative = np.matmul(relative, _detrending(relative.shape[1]))
-    power = np.abs(np.fft.rfft(relative, _BINS, axis=1)) ** 2
-    return np.asarray(power.mean(axis=0), np.float64)
+    relative = bends / (bends.mean(axis=-1, keepdims=True) + 0.05)
+    relative = np.matmul(relative, _detrending(relative.shape[-1]))
+    power = np.abs(np.fft.rfft(relative, _BINS)) ** 2
+    return np.asarray(power.mean(axis=-2), np.float64)
 
 
 @cache
@@ -211,43 +213,47 @@ def drawn(codes: Plane) -> float:
     """Share of equal neighbours across among stored values 27 to 225: near 1 in drawn pictures,
     small in photographs, whatever is black or white about them.
     """
-    middle = scratch("middle", codes.shape, np.uint8)
+    middle = scratch("step", codes.shape, np.uint8)
     np.subtract(codes, 27, out=middle)
-    between = middle[:, :, 1:] < 199
-    equal = int(np.count_nonzero(between & (codes[:, :, 1:] == codes[:, :, :-1])))
-    return equal / max(int(np.count_nonzero(between)), 500)
+    between = np.less(middle, 199, out=scratch("calm", codes.shape, np.bool_))
+    between[:, :, 0] = False
+    among = int(np.count_nonzero(between))
+    flat, same = codes.reshape(-1), between.reshape(-1)[1:]
+    same &= np.equal(flat[1:], flat[:-1], out=scratch("equal", same.shape, np.bool_))
+    return int(np.count_nonzero(same)) / max(among, 500)
 
 
 def flatness(codes: Plane) -> Flatness:
-    across = _flatness(codes)
-    down = _flatness(np.ascontiguousarray(codes.swapaxes(1, 2)))
-    return Flatness(*((a + d) / 2 for a, d in zip(across, down, strict=True)))
+    return Flatness(*((_flatness(codes, 2) + _flatness(codes, 1)) / 2))
 
 
-def _flatness(codes: Plane) -> tuple[Doubles, Doubles, Doubles, Doubles]:
-    count, height, width = codes.shape
-    step = scratch("step", (count, height, width - 1), np.uint8)
-    np.subtract(codes[:, :, 1:], codes[:, :, :-1], out=step)
-    equal = scratch("equal", step.shape, np.bool_)
-    np.equal(step, 0, out=equal)
-    reach = width - 1 - 2 * _RUN
-    calm = scratch("calm", (count, height, reach), np.bool_)
-    np.logical_and(equal[:, :, :reach], equal[:, :, 1 : 1 + reach], out=calm)
-    for place in (2, 4, 5, 6):
-        calm &= equal[:, :, place : place + reach]
-    middle = step[:, :, _RUN : _RUN + reach]
-    height_of = scratch("height", calm.shape, np.uint8)
-    np.minimum(middle, np.negative(middle), out=height_of)
-    height_of[~calm] = 255
-    size = height * reach
-    return (
-        _share(equal, height * (width - 1)),
-        _share(height_of == 0, size),
-        _share(height_of == 2, size),
-        _share((height_of >= 3) & (height_of <= 16), size),
-    )
+def _flatness(codes: Plane, axis: int) -> Doubles:
+    """(4, N) along one axis, in long loops: what runs over the end of a line is made False."""
+    _, height, width = codes.shape
+    length, lines = (width, height) if axis == 2 else (height, width)
+    stride, reach = (1 if axis == 2 else width), length - 1 - 2 * _RUN
+    flat, step = codes.reshape(-1), scratch("step", codes.shape, np.uint8)
+    np.subtract(flat[stride:], flat[:-stride], out=step.reshape(-1)[:-stride])
+    equal = np.equal(step, 0, out=scratch("equal", codes.shape, np.bool_))
+    _end(equal, length - 1, axis)
+    near = [equal.reshape(-1)[k * stride :][: flat.size - 2 * _RUN * stride] for k in range(7)]
+    calm = scratch("calm", codes.shape, np.bool_)
+    inner = calm.reshape(-1)[: near[0].size]
+    np.logical_and(near[0], near[1], out=inner)
+    for k in (2, 4, 5, 6):
+        inner &= near[k]
+    _end(calm, reach, axis)
+    size = scratch("size", codes.shape, np.uint8)
+    moved = step.reshape(-1)[_RUN * stride :][: inner.size]
+    np.minimum(moved, np.negative(moved), out=size.reshape(-1)[: inner.size])
+    found = [
+        counts(equal) / (lines * (length - 1)),
+        *(
+            counts(calm & flags) / (lines * reach)
+            for flags in (size == 0, size == 2, (size - np.uint8(3)) <= _BAND)
+        ),
+    ]
+    return np.stack(found)
 
 
-def _share(flags: NDArray[np.bool_], size: int) -> Doubles:
-    flat = flags.reshape(len(flags), -1)
-    return np.array([np.count_nonzero(row) for row in flat]) / size
+_BAND = 16 - 3

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from vqmon.measures import coding, light, natural, texture
 from vqmon.measures.natural import Doubles
 from vqmon.measures.pooling import Named, lit_patches, quantiles, usable_blocks
-from vqmon.patches import Floats, Look
+from vqmon.measures.rows import mean_and_spread
+from vqmon.patches import Floats, Look, quartered
 
 _TINY = 0.02
 _CONTRAST = 15.0
@@ -158,6 +159,7 @@ def measured(look: Look) -> tuple[NDArray[np.float32], dict[str, Floats]]:
     noise = texture.noise(look.native)
     sigma, usable = noise.sigma, usable_blocks(noise)
     differences = texture.differences(look.native)
+    phases = coding.phases(look, differences)
     named = {
         **dict(_naturalness("fine", look.native, lit)),
         **dict(_naturalness("half", look.half, lit_half)),
@@ -167,39 +169,41 @@ def measured(look: Look) -> tuple[NDArray[np.float32], dict[str, Floats]]:
         **dict(_slopes(differences.structure[lit])),
         **dict(_sharpness(differences.structure, look, sigma[usable])),
         **dict(_noise(sigma[usable])),
-        **dict(coding.coding(look, differences, noise, lit)),
+        **dict(coding.coding(look, phases, noise, lit)),
         **dict(coding.periods(noise)),
         **dict(light.exposure(look)),
         **dict(light.colour(look)),
     }
     values = np.array([named[name] for name in MEASURES], np.float32)
-    return values, _cells(look, differences, noise, usable)
+    return values, _cells(look, differences, phases, noise, usable)
 
 
 def _naturalness(name: str, patches: Floats, lit: NDArray[np.bool_]) -> Named:
     found = natural.coefficients(patches)
-    logs = np.log(found.deviation.mean(axis=(1, 2))[lit] + 0.25)
+    logs = np.log(found.contrast()[lit] + 0.25)
     for label, value in zip(("low", "mid", "high"), quantiles(logs, (0.1, 0.5, 0.9)), strict=True):
         yield f"{name}_contrast_{label}", value
     yield f"{name}_contrast_spread", logs.std()
-    each = natural.moments(found.mscn)
-    weights = lit / lit.sum()
-    yield from _shapes(name, found.mscn, each.pooled(weights), weights)
+    correlations = natural.Correlations(found)
+    each = correlations.own()
+    yield from _shapes(name, correlations, each, lit / np.count_nonzero(lit))
     low, high = quantiles(natural.shape_of_gaussian(each)[lit], (0.1, 0.9))
     yield f"{name}_shape_low", low
     yield f"{name}_shape_high", high
-    low, high = quantiles(each.square[lit], (0.1, 0.9))
+    low, high = quantiles(each[1][lit], (0.1, 0.9))
     yield f"{name}_variance_low", low
     yield f"{name}_variance_high", high
 
 
 def _view_naturalness(view: Floats) -> Named:
-    found = natural.coefficients(view[None])
-    yield from _shapes("view", found.mscn, natural.moments(found.mscn), np.ones(1))
-    logs = np.log(found.deviation + 1)
-    yield "view_contrast", logs.mean()
-    yield "view_contrast_spread", logs.std()
-    energy = texture.structure(view[None], (1, 2, 4))[0] + _TINY
+    whole = np.ascontiguousarray(view)[None]
+    found = natural.coefficients(whole)
+    correlations = natural.Correlations(found)
+    yield from _shapes("view", correlations, correlations.own(), np.ones(1))
+    mean, spread = mean_and_spread(np.log(found.deviations() + 1))
+    yield "view_contrast", mean
+    yield "view_contrast_spread", spread
+    energy = texture.structure(whole, (1, 2, 4))[0] + _TINY
     yield "view_slope1", np.log(energy[0] / energy[1])
     yield "view_slope2", np.log(energy[1] / energy[2])
 
@@ -207,46 +211,51 @@ def _view_naturalness(view: Floats) -> Named:
 def _chroma_naturalness(chroma: Floats) -> Named:
     """At half the size of the view: noise and fringes of colour are coarse."""
     _, height, width = chroma.shape
-    halves = chroma[:, : height // 2 * 2, : width // 2 * 2].reshape(
-        2, height // 2, 2, width // 2, 2
-    )
-    found = natural.coefficients(np.ascontiguousarray(halves.mean(axis=(2, 4), dtype=np.float32)))
-    moments = natural.moments(found.mscn)
+    found = natural.coefficients(quartered(chroma[:, : height // 2 * 2, : width // 2 * 2]))
+    moments = natural.Correlations(found).own()
     shapes = natural.shape_of_gaussian(moments)
-    logs = np.log(found.deviation + 0.5)
     for place, name in enumerate(("cb", "cr")):
         yield f"{name}_shape", shapes[place]
-        yield f"{name}_variance", moments.square[place]
-        yield f"{name}_contrast", logs[place].mean()
-        yield f"{name}_contrast_spread", logs[place].std()
+        yield f"{name}_variance", moments[1][place]
+        mean, spread = mean_and_spread(np.log(found.deviations()[place] + 0.5))
+        yield f"{name}_contrast", mean
+        yield f"{name}_contrast_spread", spread
 
 
 def _placement(look: Look, structure: Doubles) -> Named:
     """Where the detail is: a subject in the middle, a sky above, evenly or in one place."""
     members = np.asarray(look.cells == np.arange(9)[:, None])
     means = members / members.sum(axis=1, keepdims=True)
-    logs = np.log(structure + 0.25)
-    each = {
-        "contrast": logs[:, 3],
-        "gradient": logs[:, 0],
-        "slope": np.log((structure[:, 0] + _TINY) / (structure[:, 1] + _TINY)),
+    values = np.stack(
+        [
+            np.log(structure[:, 3] + 0.25),
+            np.log(structure[:, 0] + 0.25),
+            np.log((structure[:, 0] + _TINY) / (structure[:, 1] + _TINY)),
+        ],
+        axis=1,
+    )
+    cells = means @ values
+    found = {
+        "centre": cells[4] - (cells.sum(axis=0) - cells[4]) / 8,
+        "above": cells[:3].mean(axis=0) - cells[6:].mean(axis=0),
+        "cells_spread": cells.std(axis=0),
+        "most": values.max(axis=0),
     }
-    for name, values in each.items():
-        cells = means @ values
-        yield f"{name}_centre", cells[4] - (cells.sum() - cells[4]) / 8
-        yield f"{name}_above", cells[:3].mean() - cells[6:].mean()
-        yield f"{name}_cells_spread", cells.std()
-        yield f"{name}_most", values.max()
+    for label, each in found.items():
+        for name, value in zip(("contrast", "gradient", "slope"), each.tolist(), strict=True):
+            yield f"{name}_{label}", value
 
 
-def _shapes(name: str, mscn: Floats, whole: natural.Moments, weights: Doubles) -> Named:
-    yield f"{name}_shape", natural.shape_of_gaussian(whole)[0]
-    yield f"{name}_variance", whole.square[0]
+def _shapes(name: str, correlations: natural.Correlations, own: Doubles, weights: Doubles) -> Named:
+    """Of all patches together; weights add up to 1."""
+    whole = own @ weights
+    yield f"{name}_shape", float(natural.shape_of_gaussian(whole))
+    yield f"{name}_variance", whole[1]
     for label, steps in natural.NEIGHBOURS.items():
-        found = [natural.moments(natural.products(mscn, step)).pooled(weights) for step in steps]
-        parts = natural.asymmetric(natural.average(*found))
+        one, other = (correlations.products(step) for step in steps)
+        parts = natural.asymmetric((one + other) @ (weights / 2))
         for part, value in zip(("shape", "mean", "left", "right"), parts, strict=True):
-            yield f"{name}_{label}_{part}", value[0]
+            yield f"{name}_{label}_{part}", value
 
 
 def _slopes(structure: Doubles) -> Named:
@@ -288,7 +297,11 @@ def _noise(sigma: Floats) -> Named:
 
 
 def _cells(
-    look: Look, found: texture.Differences, noise: texture.Noise, usable: NDArray[np.bool_]
+    look: Look,
+    found: texture.Differences,
+    phases: tuple[Doubles, Doubles],
+    noise: texture.Noise,
+    usable: NDArray[np.bool_],
 ) -> dict[str, Floats]:
     members = np.asarray(look.cells == np.arange(9)[:, None])  # (9, N)
     members_sigma = [noise.sigma[here][usable[here]] for here in members]
@@ -296,11 +309,9 @@ def _cells(
     sharp = _sharp_each(found.structure, 0.9 * level)[:, 0]
     means = members / members.sum(axis=1, keepdims=True)
     maps = {
-        "blur": np.interp([sharp[here].max() for here in members], _SHARPNESS, _SIGMA),
+        "blur": np.interp(np.where(members, sharp, -np.inf).max(axis=1), _SHARPNESS, _SIGMA),
         "noise": np.array([_cell_noise(sigma) for sigma in members_sigma]),
-        "blockiness": np.maximum(
-            *(texture.grid_excess(means @ p) for p in coding.phases(look, found))
-        ),
+        "blockiness": np.maximum(*(texture.grid_excess(means @ steps) for steps in phases)),
         **dict(light.cells(look.view)),
     }
     return {name: values.astype(np.float32).reshape(3, 3) for name, values in maps.items()}

@@ -25,6 +25,8 @@ from vqmon.patches.planes import (
     enlarged,
     full_range,
     luma_shift,
+    paired,
+    smoothed,
     subsampling,
     upright,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "Look",
     "full_range",
     "look",
+    "quartered",
     "scratch",
 ]
 
@@ -94,9 +97,9 @@ def look(frame: Frame, rng: np.random.Generator | None = None) -> Look:
     side = min(PATCH, *(n // 4 * 4 for n in planes[0].shape))
     corners = _corners(planes[0].shape, side, rng)
     halved = _halved(planes[0].shape, side)
-    native, codes = _native(planes, corners[~halved], side, frame.colour)
+    native, codes, half_native = _native(planes, corners[~halved], side, frame.colour)
     reduced = _reduced(planes, corners[halved] - side // 2, side, frame.colour)
-    half = _half(native, reduced, side)
+    half = _half(half_native, reduced)
     return Look(
         native=native,
         codes=codes,
@@ -140,12 +143,21 @@ def _halved(shape: tuple[int, ...], side: int) -> NDArray[np.bool_]:
 
 def _native(
     planes: Planes, corners: NDArray[np.int64], side: int, colour: Colour
-) -> tuple[Floats, Plane]:
+) -> tuple[Floats, Plane, Floats]:
+    """Luma, what is stored, and luma at half resolution."""
     codes = scratch("codes", (len(corners), side, side), np.uint8)
     _cut(planes[0], corners, codes)
     native = scratch("native", codes.shape)
-    _to_luma(codes, native, planes, corners, colour)
-    return native, codes
+    scale, offset = full_range(colour)
+    np.copyto(native, codes)
+    native *= np.float32(scale)
+    native += np.float32(offset)
+    shifts = _luma_shifts(planes, corners, codes.shape, colour)
+    if shifts is not None:
+        native += enlarged(shifts, native.shape[1:])
+    half = scratch("half native", (len(corners), side // 2, side // 2))
+    _halve(codes, shifts, half, colour)
+    return native, codes, half
 
 
 def _cut(plane: Plane, corners: NDArray[np.int64], out: Plane) -> None:
@@ -154,21 +166,12 @@ def _cut(plane: Plane, corners: NDArray[np.int64], out: Plane) -> None:
         patch[:] = plane[y : y + height, x : x + width]
 
 
-def _to_luma(
-    codes: Plane, luma: Floats, planes: Planes, corners: NDArray[np.int64], colour: Colour
-) -> None:
-    """Stored values -> full range and BT.709."""
-    scale, offset = full_range(colour)
-    np.multiply(codes, np.float32(scale), out=luma)
-    luma += np.float32(offset)
-    if colour.matrix != "bt709":
-        luma += enlarged(_luma_shifts(planes, corners, luma.shape, colour), luma.shape[1:])
-
-
 def _luma_shifts(
     planes: Planes, corners: NDArray[np.int64], shape: tuple[int, ...], colour: Colour
-) -> Floats:
-    """What chroma adds to the luma of each patch, at chroma resolution."""
+) -> Floats | None:
+    """What chroma adds to the luma of each patch, at chroma resolution; None for BT.709."""
+    if colour.matrix == "bt709":
+        return None
     count, height, width = shape
     down, across = subsampling(planes)
     stored = scratch("chroma", (count, height // down, width // across), np.uint8)
@@ -183,14 +186,14 @@ def _luma_shifts(
     return shifts
 
 
-def _half(native: Floats, reduced: Floats, side: int) -> Floats:
+def _half(native: Floats, reduced: Floats) -> Floats:
     """Half resolution: every native patch reduced, and four quarters of each wider patch."""
-    small = side // 2
-    half = scratch("half", (len(native) + 4 * len(reduced), small, small))
-    _quarter(native, half[: len(native)])
+    count, small, _ = native.shape
+    half = scratch("half", (count + 4 * len(reduced), small, small))
+    half[:count] = native
     if len(reduced):
         tiles = reduced.reshape(-1, 2, small, 2, small).swapaxes(2, 3)
-        half[len(native) :] = tiles.reshape(-1, small, small)
+        half[count:] = tiles.reshape(-1, small, small)
     return half
 
 
@@ -203,15 +206,33 @@ def _reduced(planes: Planes, corners: NDArray[np.int64], side: int, colour: Colo
     corners = np.clip(corners, 0, room // 2 * 2)
     codes = scratch("wide codes", (len(corners), 2 * side, 2 * side), np.uint8)
     _cut(planes[0], corners, codes)
-    wide = scratch("wide", codes.shape)
-    _to_luma(codes, wide, planes, corners, colour)
-    _quarter(wide, reduced)
+    _halve(codes, _luma_shifts(planes, corners, codes.shape, colour), reduced, colour)
     return reduced
 
 
-def _quarter(patches: Floats, out: Floats) -> None:
-    """Average 2x2 pixels."""
-    np.add(patches[:, ::2, ::2], patches[:, ::2, 1::2], out=out)
+def _halve(codes: Plane, shifts: Floats | None, out: Floats, colour: Colour) -> None:
+    """Averages of 2x2 pixels, full range and BT.709."""
+    sums = paired(codes)
+    np.copyto(out, np.add(sums[:, ::2], sums[:, 1::2]))
+    scale, offset = full_range(colour)
+    out *= np.float32(scale / 4)
+    out += np.float32(offset)
+    if shifts is not None:
+        out += _halved_shifts(shifts, out.shape)
+
+
+def _halved_shifts(shifts: Floats, shape: tuple[int, ...]) -> Floats:
+    """Enlarged chroma averaged over 2x2 pixels; of 4:2:0 that is chroma, a little smoothed."""
+    if shifts.shape != shape:
+        _, height, width = shape
+        return quartered(enlarged(shifts, (2 * height, 2 * width)))
+    return smoothed(smoothed(shifts, 1), 2)
+
+
+def quartered(patches: Floats) -> Floats:
+    """(N, h / 2, w / 2) averages of 2x2 pixels."""
+    out = patches[:, ::2, ::2] + patches[:, ::2, 1::2]
     out += patches[:, 1::2, ::2]
     out += patches[:, 1::2, 1::2]
     out *= np.float32(0.25)
+    return out

@@ -5,6 +5,8 @@ Both are bytes of a fixed size, so that they cross between processes cheaply and
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,22 +49,27 @@ def overview(look: Look) -> NDArray[np.uint8]:
 
 
 def _averaged(layers: Floats, axis: int) -> Floats:
-    """Means over 96 stretches of equal length along an axis, parts of samples included.
-
-    By running sums, which take no BLAS: a matrix product of this size would wake its threads.
-    """
-    lines = np.moveaxis(layers, axis, 0)
-    length = len(lines)
-    sums = np.zeros((length + 1, *lines.shape[1:]), np.float32)
-    np.cumsum(lines, axis=0, out=sums[1:])
-    edges = np.arange(OVERVIEW + 1) * length / OVERVIEW
-    whole = np.minimum(edges.astype(np.int64), length - 1)
-    part = (edges - whole).astype(np.float32)[:, None, None]
-    at_edges = sums[whole]
-    at_edges += (sums[whole + 1] - at_edges) * part
-    means = np.diff(at_edges, axis=0)
-    means *= np.float32(OVERVIEW / length)
+    """Means over 96 stretches of equal length along an axis, parts of samples included."""
+    lines = np.ascontiguousarray(np.moveaxis(layers, axis, 0))
+    places, weights = _stretches(len(lines))
+    means = lines[places[0]]
+    means *= weights[0]
+    for place, weight in zip(places[1:], weights[1:], strict=True):
+        part = lines[place]
+        part *= weight
+        means += part
     return np.moveaxis(means, 0, axis)
+
+
+@lru_cache(maxsize=64)
+def _stretches(length: int) -> tuple[NDArray[np.intp], Floats]:
+    """(k, 96) samples of each stretch and (k, 96, 1, 1) their shares; k as few as will do."""
+    edges = np.arange(OVERVIEW + 1) * length / OVERVIEW
+    first, last = np.floor(edges[:-1]).astype(np.intp), np.ceil(edges[1:]).astype(np.intp)
+    places = first + np.arange((last - first).max())[:, None]
+    shares = np.minimum(places + 1, edges[1:]) - np.maximum(places, edges[:-1])
+    shares = np.maximum(shares, 0) * OVERVIEW / length
+    return np.minimum(places, length - 1), shares.astype(np.float32)[..., None, None]
 
 
 def _bytes(values: Floats) -> NDArray[np.uint8]:

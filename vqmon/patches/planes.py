@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vqmon.domain import Colour, Frame, Plane
 from vqmon.errors import PictureUnsupported
-from vqmon.patches.scratch import Floats
+from vqmon.patches.scratch import Floats, scratch
 
 Planes = tuple[Plane, Plane, Plane]
 
@@ -99,6 +100,19 @@ def subsampling(planes: Planes) -> tuple[int, int]:
     return round(luma[0] / chroma[0]), round(luma[1] / chroma[1])
 
 
+def paired(codes: Plane) -> NDArray[np.uint16]:
+    """(..., n / 2) sums of each two neighbours of (..., n) stored values; n even, contiguous.
+
+    Added as the two bytes of a word, whose order does not matter to a sum: in whole numbers, as
+    numpy is slow where it mixes types or skips elements.
+    """
+    words = codes.view(np.uint16)
+    sums = scratch("paired", words.shape, np.uint16)
+    np.bitwise_and(words, 255, out=sums)
+    sums += np.right_shift(words, 8, out=scratch("second of pairs", words.shape, np.uint16))
+    return sums
+
+
 def enlarged(chroma: Floats, shape: tuple[int, ...]) -> Floats:
     """Chroma at luma resolution, linear between samples: the one upsampling of vqmon."""
     while chroma.shape[1] < shape[0]:
@@ -119,3 +133,15 @@ def _doubled(chroma: Floats) -> Floats:
     out[:, 0, 0] += quarter[:, 0]
     out[:, -1, 1] += quarter[:, -1]
     return out.reshape(count, 2 * height, width)
+
+
+def smoothed(chroma: Floats, axis: int) -> Floats:
+    """What `enlarged` and averaging over each two of its samples along an axis make of chroma."""
+    out = chroma * np.float32(0.75)
+    eighth = chroma * np.float32(0.125)
+    to, add = out.swapaxes(0, axis), eighth.swapaxes(0, axis)
+    to[1:] += add[:-1]
+    to[:-1] += add[1:]
+    to[0] += add[0]
+    to[-1] += add[-1]
+    return out

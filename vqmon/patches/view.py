@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vqmon.domain import Frame, Plane
-from vqmon.patches.planes import Bars, chroma_scale, chroma_turn, full_range, luma_shift
+from vqmon.patches.planes import Bars, chroma_scale, chroma_turn, full_range, luma_shift, paired
 from vqmon.patches.scratch import Floats, scratch
 
 _SIDE = 144
@@ -54,22 +55,39 @@ def _chroma_averaged(plane: Plane, luma: tuple[int, ...], factor: int) -> Floats
 
 
 def _averaged(plane: Plane, down: int, across: int, name: str) -> Floats:
-    """Mean over blocks of `down` x `across` pixels; of tall blocks four rows speak for all."""
+    """Mean over blocks of `down` x `across` pixels; of tall blocks four rows speak for all.
+
+    In whole numbers until the end: half the memory, and numpy mixes types slowly.
+    """
     height, width = plane.shape[0] // down, plane.shape[1] // across
     blocks = plane[: height * down, : width * across].reshape(height, down, width * across)
     count = min(down, _ROWS_READ)
-    rows = [(2 * i + 1) * down // (2 * count) for i in range(count)]
-    total = scratch(name + " rows", (height, width * across), np.uint16)
-    total[:] = blocks[:, rows[0]]
-    for row in rows[1:]:
-        np.add(total, blocks[:, row], out=total)
-    sums = scratch(name, (height, width))
-    pieces = total.reshape(height, width, across)
+    lines = [blocks[:, (2 * i + 1) * down // (2 * count)] for i in range(count)]
+    taken = _added(lines, paired_up=across % 2 == 0)
+    pieces = taken.reshape(height, width, -1)
+    sums = scratch("sums", (height, width), np.uint16 if across <= _NARROW else np.uint32)
     np.copyto(sums, pieces[:, :, 0])
-    for column in range(1, across):
-        np.add(sums, pieces[:, :, column], out=sums)
-    sums *= np.float32(1 / (len(rows) * across))
-    return sums
+    for column in range(1, pieces.shape[2]):
+        sums += pieces[:, :, column]
+    means = scratch(name, (height, width))
+    np.copyto(means, sums)
+    means *= np.float32(1 / (count * across))
+    return means
+
+
+def _added(lines: list[Plane], *, paired_up: bool) -> NDArray[np.uint16]:
+    """The sum of some lines of each block, of each two neighbours where their number is even."""
+    first, *others = lines
+    shape = first.shape[0], first.shape[1] // (2 if paired_up else 1)
+    total = scratch("lines", shape, np.uint16)
+    np.copyto(total, paired(np.ascontiguousarray(first)) if paired_up else first)
+    for line in others:
+        total += paired(np.ascontiguousarray(line)) if paired_up else line.astype(np.uint16)
+    return total
+
+
+_NARROW = 65535 // (255 * _ROWS_READ)
+"""Columns whose sum fits into 16 bits."""
 
 
 _BAR_PEAK, _BAR_MEAN = 14.0, 6.0
@@ -91,9 +109,15 @@ def inside_bars(luma: Floats) -> Bars:
 
 
 def _shown(luma: Floats, across: int) -> slice:
-    bar = (luma.max(axis=across) < _BAR_PEAK) & (luma.mean(axis=across) < _BAR_MEAN)
-    shown = np.flatnonzero(~bar)
+    lines = luma.shape[1 - across]
+    if not _bar(luma.take((0, -1), axis=1 - across), across).any():
+        return slice(0, lines)
+    shown = np.flatnonzero(~_bar(luma, across))
     return slice(int(shown[0]), int(shown[-1]) + 1) if len(shown) else slice(0, 0)
+
+
+def _bar(luma: Floats, across: int) -> NDArray[np.bool_]:
+    return np.asarray((luma.max(axis=across) < _BAR_PEAK) & (luma.mean(axis=across) < _BAR_MEAN))
 
 
 def in_pixels(inside: Bars, factor: int, frame: Frame) -> Bars:

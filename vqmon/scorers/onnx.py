@@ -250,14 +250,16 @@ def _stacked(array: Array, pictures: Sequence[Prepared]) -> NDArray[Any]:
 
 def _finite(arrays: Outputs) -> NDArray[np.bool_]:
     """(N,) True where every element of a row is finite."""
-    rows = [np.isfinite(a).reshape(len(a), -1).all(1) for a in arrays.values()]
-    healthy: NDArray[np.bool_] = np.logical_and.reduce(rows)
+    healthy = np.ones(len(next(iter(arrays.values()))), np.bool_)
+    for array in arrays.values():
+        if array.dtype.kind == "f":  # pictures are bytes, which always are
+            healthy &= np.isfinite(array).reshape(len(array), -1).all(1)
     return healthy
 
 
 def _stored(values: NDArray[Any]) -> tuple[float, ...]:
     """Raw outputs as they are kept: five digits are 0.01 points of quality at most."""
-    return tuple(round(float(v), 5) for v in np.ravel(values))
+    return tuple(round(value, 5) for value in np.ravel(values).tolist())
 
 
 def _failed(position: float, model: str) -> Assessment:
