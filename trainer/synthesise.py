@@ -1,13 +1,17 @@
 """Clean pictures -> damaged ones with exact labels, prepared as serving prepares its frames.
 
     python -m trainer.synthesise --clean DIR [--biq DIR] [--clips DIR] --out FOLDER
-        [--samples 20000] [--seed 1] [--processes 2]
+        [--samples 20000] [--seed 1] [--processes 2] [--only KIND ...]
 
 Two thirds are *ladders*: one content, one damage, rungs 0 (clean) to 5. The others stand alone:
 two or three kinds of damage at once, damage in a part of the picture, and clean pictures of many
 sorts. Half of the sources went through JPEG 75 first, which is no damage, so that the codec's
 grid tells nothing. Kept in parts of some 200 samples; an interrupted run goes on where it
-stopped, and training can begin with what is there.
+stopped, and training can begin with what is there. `--only` makes ladders of the named kinds alone,
+where a figure shows what the network has seen too little of.
+
+Light is judged from what a picture shows, so that ladders of exposure are made of whole pictures
+and of many more of them: all of BIQ2021's `LIT` ones, whose sharpness is then unknown.
 
 Strengths are continuous; the label is the nearest level of `trainer.degrade.VARIANTS`. Video
 codecs are labelled by what they cost (`CODED`), lost slices by the damaged area. Where a change
@@ -85,23 +89,30 @@ REAL_CLIPS = ("tears-of-steel.webm", "flower.mp4", "road.mp4")
 GOOD = 75.0
 """MOS of BIQ2021, 0..100: Unsplash pictures from here on count as clean once reduced 2:1."""
 
+LIT = 60.0
+"""MOS from which a picture of BIQ2021 counts as well exposed, whatever else ails it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A clean picture, or a clip. reduced: it is only clean at half its size."""
+    """A clean picture, or a clip. reduced: it is only clean at half its size. lit: nothing but
+    its exposure is known to be right.
+    """
 
     path: str
     content: int
     split: int
     reduced: bool = False
+    lit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """By origin, with the share of groups that each origin gets."""
+    """By origin, with the share of groups that each origin gets. lit: for exposure."""
 
     pools: tuple[tuple[float, tuple[Source, ...]], ...]
     clips: tuple[Source, ...] = ()
+    lit: tuple[Source, ...] = ()
 
     def draw(self, rng: np.random.Generator) -> Source:
         weights = np.array([share for share, _ in self.pools])
@@ -178,11 +189,10 @@ def find_sources(clean: Path, biq: Path | None, clips: Path | None) -> Sources:
         reduced = "BSDS500" in path.parts
         name = "berkeley" if reduced else "large" if "clic2025" in path.parts else "small"
         pools[name].append(Source(str(path), content, split, reduced))
-    good = [
-        it
-        for it in (biq2021(biq) if biq else [])
-        if it.split == "train" and it.subset == "ss03" and it.quality >= GOOD
-    ]
+    ours_to_see = [it for it in (biq2021(biq) if biq else []) if it.split == "train"]
+    good = [it for it in ours_to_see if it.subset == "ss03" and it.quality >= GOOD]
+    known = {it.path for it in good}
+    others = [it for it in ours_to_see if it.quality >= LIT and it.path not in known]
     pools["biq"] = [
         Source(str(it.path), 10_000 + i, int(i % 8 == 0), True) for i, it in enumerate(good)
     ]
@@ -191,18 +201,24 @@ def find_sources(clean: Path, biq: Path | None, clips: Path | None) -> Sources:
     return Sources(
         tuple((shares[name], tuple(pool)) for name, pool in pools.items() if pool),
         tuple(Source(str(path), 20_000 + i, 0) for i, path in enumerate(moving)),
+        tuple(
+            Source(str(it.path), 30_000 + i, int(i % 8 == 0), reduced=True, lit=True)
+            for i, it in enumerate(others)
+        ),
     )
 
 
-def group(number: int, sources: Sources, seed: int) -> dict[str, NDArray[Any]]:
+def group(
+    number: int, sources: Sources, seed: int, only: Sequence[str] = ()
+) -> dict[str, NDArray[Any]]:
     """Six samples or, where rungs were left out, fewer; the same for the same number and seed."""
-    samples, colour, source, rng = made(number, sources, seed)
+    samples, colour, source, rng = made(number, sources, seed, only)
     rows = [_row(sample, colour, source, number, rng) for sample in samples]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def made(
-    number: int, sources: Sources, seed: int
+    number: int, sources: Sources, seed: int, only: Sequence[str] = ()
 ) -> tuple[list[Sample], Colour, Source, np.random.Generator]:
     """The samples of a group as whole pictures, the range and matrix in which they are shown, what
     they were made from, and the generator that made them.
@@ -210,10 +226,15 @@ def made(
     rng = np.random.default_rng((seed, number))
     source = sources.draw(rng)
     colour = JPEG_COLOUR if rng.random() < 0.5 else VIDEO_COLOUR
-    choice = rng.random()
-    if choice < 0.66:
-        kind = str(rng.choice(list(LADDERS), p=np.array(list(LADDERS.values()))))
-        if kind == "compression" and sources.clips and rng.random() < 0.15:
+    if only or rng.random() < 0.66:
+        kinds = list(only or LADDERS)
+        shares = np.array([LADDERS[kind] for kind in kinds])
+        kind = str(rng.choice(kinds, p=shares / shares.sum()))
+        if kind in EXPOSURE:
+            if sources.lit and rng.random() < 0.35:
+                source = sources.lit[int(rng.integers(len(sources.lit)))]
+            samples = _exposure_ladder(kind, source, rng)
+        elif kind == "compression" and sources.clips and rng.random() < 0.15:
             source = sources.clips[int(rng.integers(len(sources.clips)))]
             samples = _clip_ladder(source, rng)
         else:
@@ -268,6 +289,25 @@ def _halved(picture: Picture) -> Picture:
     height, width = (n // 2 * 2 for n in picture.shape[:2])
     quads = picture[:height, :width].astype(np.float32).reshape(height // 2, 2, width // 2, 2, 3)
     return rounded(quads.mean(axis=(1, 3)))
+
+
+def _exposure_ladder(kind: str, source: Source, rng: np.random.Generator) -> list[Sample]:
+    """Of the whole picture, mostly: a crop from the shade of a fine photograph is dark indeed."""
+    whole = _still(source, rng)
+    if not source.reduced and rng.random() < 0.75:
+        longest = max(whole.shape)
+        whole = _sized(whole, max(1.0, longest / rng.uniform(400, 1000)))
+        base = whole[: whole.shape[0] // 2 * 2, : whole.shape[1] // 2 * 2]
+    else:
+        base = _cropped(whole, rng)
+    samples = _strength_ladder(kind, _grid(np.ascontiguousarray(base), rng), rng)
+    if source.lit:
+        for sample in samples:
+            sample.levels = dict.fromkeys(DEGRADATIONS, UNKNOWN) | (
+                sample.levels or dict.fromkeys(EXPOSURE, 0)
+            )
+            sample.regions, sample.index = None, float("nan")
+    return samples
 
 
 def _grid(picture: Picture, rng: np.random.Generator) -> Picture:
@@ -638,7 +678,15 @@ def _combined(base: Picture, rng: np.random.Generator) -> Sample:
     return _global(whole, "+".join(kinds), _beside(levels), index)
 
 
-def synthesise(sources: Sources, out: Path, *, samples: int, seed: int, processes: int) -> None:
+def synthesise(
+    sources: Sources,
+    out: Path,
+    *,
+    samples: int,
+    seed: int,
+    processes: int,
+    only: Sequence[str] = (),
+) -> None:
     """Write the parts that are not there yet. Raises WorkerDied when a process ended under it."""
     out.mkdir(parents=True, exist_ok=True)
     names = {
@@ -656,7 +704,9 @@ def synthesise(sources: Sources, out: Path, *, samples: int, seed: int, processe
         return
     os.environ.setdefault("SVT_LOG", "1")
     numbers = [n for start in starts for n in range(start, min(groups, start + PART))]
-    results = spread(partial(group, sources=sources, seed=seed), numbers, processes)
+    results = spread(
+        partial(group, sources=sources, seed=seed, only=tuple(only)), numbers, processes
+    )
     for start in starts:
         rows = [next(results) for _ in range(start, min(groups, start + PART))]
         _write(out / f"part-{seed}-{start:06}.npz", rows)
@@ -679,10 +729,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=list(LADDERS), default=(), metavar="KIND")
     given = parser.parse_args(arguments)
     sources = find_sources(given.clean, given.biq, given.clips)
     synthesise(
-        sources, given.out, samples=given.samples, seed=given.seed, processes=given.processes
+        sources,
+        given.out,
+        samples=given.samples,
+        seed=given.seed,
+        processes=given.processes,
+        only=given.only,
     )
     return 0
 

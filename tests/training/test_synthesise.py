@@ -87,6 +87,27 @@ def test_cells_follow_the_damaged_area() -> None:
     assert cells.tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0]
 
 
+def test_only_the_asked_kinds_are_made(sources: Sources) -> None:
+    """All six of a group belong to a ladder of one of them."""
+    for number in range(4):
+        samples = synthesise.made(number, sources, 7, ("underexposed", "overexposed"))[0]
+
+        assert [s.rung for s in samples] == list(range(6))
+        assert {s.kind.split(":")[0] for s in samples[1:]} in ({"underexposed"}, {"overexposed"})
+
+
+def test_exposure_alone_is_known_of_a_picture_that_is_only_well_lit(sources: Sources) -> None:
+    """Nobody said that it is sharp or free of noise, so that nothing else is learned from it."""
+    lit = Source(sources.pools[0][1][0].path, 9, 0, reduced=True, lit=True)
+    samples = synthesise._exposure_ladder("underexposed", lit, np.random.default_rng(3))
+    others = set(DEGRADATIONS) - set(synthesise.EXPOSURE)
+
+    assert {samples[0].levels[name] for name in synthesise.EXPOSURE} == {0}
+    assert samples[-1].levels["underexposed"] == 5
+    assert all(s.levels[name] == synthesise.UNKNOWN for s in samples for name in others)
+    assert all(s.regions is None and np.isnan(s.index) for s in samples)
+
+
 def test_a_component_that_hides_behind_another_is_unknown(picture: Picture) -> None:
     """Nobody can see whether it is there, so nobody is punished for either answer."""
     level = synthesise._level("blur", 1, VISIBLE + 1, picture, picture)
