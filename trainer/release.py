@@ -36,7 +36,7 @@ from trainer.groups import Pictures, load
 from trainer.measured import Lessons, MeasuredQuality, Recipe
 from trainer.policies import heads as head_files
 from trainer.policies.heads import Heads
-from trainer.policies.lite import Lite
+from trainer.policies.lite import Lite, served
 from trainer.warmup import load_network, opinions
 from vqmon.domain import DEGRADATIONS
 from vqmon.measures import MEASURES
@@ -238,7 +238,7 @@ def release(
         outputs,
         card_facts,
     )
-    export(blend, example, described, out)
+    export(Blend(served(network), measured), example, described, out)
     _prove(blend, damaged, out)
 
 

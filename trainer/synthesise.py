@@ -25,7 +25,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -162,20 +162,32 @@ class Synthetic:
         return len(self.levels)
 
 
+_NAMES = tuple(it.name for it in fields(Synthetic) if it.name != "kinds")
+
+
 def load(folder: Path) -> Synthetic:
     """All parts that are there. Raises FileNotFoundError for a folder without any."""
     files = sorted(file for file in folder.glob("part-*.npz") if "unfinished" not in file.name)
     if not files:
         raise FileNotFoundError(f"no samples in {folder}: see trainer/README.md")
-    stored: list[dict[str, NDArray[Any]]] = []
-    for file in files:
-        with np.load(file) as part:
-            stored.append(dict(part))
-        ladder, seed = stored[-1]["ladder"], int(file.stem.split("-")[1])
-        ladder[ladder >= 0] += seed * SEEDS_APART
-    arrays = {name: np.concatenate([part.pop(name) for part in stored]) for name in [*stored[0]]}
+    counts = [len(_array(file, "rung")) for file in files]
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in (*_NAMES, "kind"):  # into place, so that memory holds everything only once
+        first = _array(files[0], name)
+        whole = arrays[name] = np.empty((sum(counts), *first.shape[1:]), first.dtype)
+        begin = 0
+        for file, count in zip(files, counts, strict=True):
+            rows = whole[begin : (begin := begin + count)]
+            rows[:] = _array(file, name)
+            if name == "ladder":
+                rows[rows >= 0] += int(file.stem.split("-")[1]) * SEEDS_APART
     kinds = tuple(str(name) for name in arrays.pop("kind"))
     return Synthetic(**arrays, kinds=kinds)
+
+
+def _array(part: Path, name: str) -> NDArray[Any]:
+    with np.load(part) as held:
+        return np.asarray(held[name])
 
 
 def find_sources(clean: Path, biq: Path | None, clips: Path | None) -> Sources:

@@ -3,7 +3,8 @@
     python -m trainer.warmup --biq DIR --views FOLDER --synthetic FOLDER --out FOLDER --minutes 45 \
         [--targets FILE]
 
-Half of each batch has opinions (BIQ2021's train split), half is synthetic (`trainer.synthesise`):
+A third of each batch has opinions (BIQ2021's train split), the rest is synthetic
+(`trainer.synthesise`), of which there is more, so that both are seen about as often:
 
     opinions    closeness + (1 - PLCC) + order of pairs + likelihood of the score distribution
     synthetic   cross-entropy of each degradation's level where it is known, of each cell's damage
@@ -51,8 +52,10 @@ if TYPE_CHECKING:
 VALIDATION, SPLIT_SEED = 1000, 20210
 """Pictures of the train split that choices are made on, and the draw that chose them."""
 
-BATCH = 48
-"""Pictures with opinions in a batch; as many synthetic ones stand beside them."""
+OPINIONS, DAMAGED = 32, 64
+"""Pictures of each kind in a batch. With half and half, what was learned of opinions was
+forgotten again on other pictures after 2,700 steps, while damage was still being learned.
+"""
 
 LESSON = 16
 """Pictures with a large model's targets in a batch, where there are targets."""
@@ -96,7 +99,7 @@ class Options:
     lr: float = 2e-3
     weight_decay: float = 0.02
     decay: float = 0.998
-    look_every: int = 150
+    look_every: int = 300
     seed: int = 1
 
 
@@ -124,7 +127,9 @@ def _opinions(samples: Sequence[Sample], seen: Views) -> Opinions:
 
 
 class Synthetic:
-    """Synthetic pictures of one split, drawn a whole ladder at a time."""
+    """Synthetic pictures of one split, drawn a whole ladder at a time; of what was made more often
+    more is drawn, but only as the root of it, so that nothing else is seen too little.
+    """
 
     def __init__(self, held: Any, split: int) -> None:
         self.held = held
@@ -137,14 +142,21 @@ class Synthetic:
         self.units = [np.array(it) for it in by_ladder.values()] + [
             np.array([row]) for row in rows[alone].tolist()
         ]
-        sizes = np.array([len(it) for it in self.units], float)
-        self._chance = sizes / sizes.sum()
+        sorts = np.array([_sort(held.kinds[unit[-1]]) for unit in self.units])
+        _, members, counts = np.unique(sorts, return_inverse=True, return_counts=True)
+        weights = np.array([len(it) for it in self.units]) / np.sqrt(counts[members])
+        self._chance = weights / weights.sum()
         self.rows = rows
 
     def draw(self, rng: np.random.Generator, least: int) -> NDArray[np.int64]:
         """Rows of whole ladders and single pictures, `least` of them, cut there."""
         units = rng.choice(len(self.units), least, p=self._chance)
         return np.concatenate([self.units[i] for i in units])[:least]
+
+
+def _sort(kind: str) -> str:
+    """blur:gaussian-local -> blur; several kinds are a sort of their own."""
+    return "several" if "+" in kind else kind.partition(":")[0]
 
 
 class Given(NamedTuple):
@@ -328,7 +340,7 @@ def train(
     """Learn until the time is over; `last.pt` and `best.pt` hold the averaged weights."""
     torch.manual_seed(options.seed)
     learning, held_out = data
-    made = _made(synthetic)
+    parts, made = len(_parts(synthetic)), _made(synthetic)
     run = Run.begun(student, options, out / "last.pt")
     rng = np.random.default_rng([options.seed, run.step])
     sums: dict[str, float] = {}
@@ -348,7 +360,9 @@ def train(
             _tell(run, sums, found)
             sums = {}
             run.keep(out, found)
-            made = _made(synthetic)  # more may have been made meanwhile
+            if len(_parts(synthetic)) > parts:  # more has been made meanwhile
+                made = None, None  # lets go of what there was before more is read
+                parts, made = len(_parts(synthetic)), _made(synthetic)
     found = look(run.average.network, held_out, made[1])
     _tell(run, sums, found)
     run.keep(out, found)
@@ -356,10 +370,14 @@ def train(
 
 def _made(folder: Path) -> tuple[Synthetic, Synthetic] | tuple[None, None]:
     """Training and validation parts of what has been synthesised so far, if anything has."""
-    if not any(folder.glob("*.npz")):
+    if not _parts(folder):
         return None, None
     held = synthesise.load(folder)
     return Synthetic(held, 0), Synthetic(held, 1)
+
+
+def _parts(folder: Path) -> list[Path]:
+    return [file for file in folder.glob("*.npz") if "unfinished" not in file.name]
 
 
 def _losses(
@@ -370,15 +388,15 @@ def _losses(
     taught: Taught | None = None,
 ) -> dict[str, Tensor]:
     """Of one batch; of opinions alone while there is nothing synthetic."""
-    count = BATCH if made else 2 * BATCH
+    count = OPINIONS if made else OPINIONS + DAMAGED
     rows = rng.choice(len(learning.quality), count, replace=False)
     v = learning.views
     draws = rng.integers(v.patches.shape[1], size=count)
     arrays = [(v.patches[rows, draws], v.view[rows], v.measures[rows, draws])]
     truth: dict[str, Tensor] = {}
     if made:
-        others, held = made.draw(rng, BATCH), made.held
-        draws = rng.integers(held.patches.shape[1], size=BATCH)
+        others, held = made.draw(rng, DAMAGED), made.held
+        draws = rng.integers(held.patches.shape[1], size=DAMAGED)
         arrays.append(
             (held.patches[others, draws], held.view[others, draws], held.measures[others, draws])
         )
@@ -399,7 +417,7 @@ def _losses(
     losses |= opinion_losses(given.score[:count], torch.from_numpy(learning.quality[rows]), bins)
     if truth:
         parts = (given.score, given.levels, given.regions, given.likeness)
-        score, levels, regions, index = (it[count : count + BATCH] for it in parts)
+        score, levels, regions, index = (it[count : count + DAMAGED] for it in parts)
         losses |= damage_losses((score, levels, regions, index), truth, bins)
     if taught:
         last = slice(-len(lesson), None)

@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 import torch
 
 from trainer.policies.heads import TRAINABLE_LIMIT, trainable
-from trainer.policies.lite import Inputs, Lite, lite
+from trainer.policies.lite import Inputs, Lite, lite, served
 from vqmon.measures import MEASURES
 
 torch.set_num_threads(1)
@@ -74,6 +74,16 @@ def test_half_of_the_patches_are_two_of_each_cell(network: Lite) -> None:
         1,
         network.backbone.size.features,
     )
+
+
+@torch.no_grad()
+def test_the_form_that_is_exported_gives_the_same(network: Lite) -> None:
+    """Moving pixels into channels is a part of the convolution there, and the original stays."""
+    seen, form = inputs(), served(network)
+
+    assert torch.allclose(network.backbone(*seen), form.backbone(*seen), atol=1e-6)
+    assert isinstance(form.backbone.patch[0], torch.nn.Identity)
+    assert isinstance(network.backbone.patch[0], torch.nn.PixelUnshuffle)
 
 
 @torch.no_grad()

@@ -107,6 +107,7 @@ def made(count: int = 24, seed: int = 0) -> SimpleNamespace:
         ladder=np.repeat(np.arange(count // 6), 6).astype(np.int32),
         rung=rung.astype(np.int32),
         split=(np.repeat(np.arange(count // 6), 6) == 0).astype(np.uint8),
+        kinds=("blur:gaussian",) * count,
     )
 
 
@@ -124,7 +125,7 @@ def judged(count: int = 120, seed: int = 0) -> Opinions:
 
 def test_a_batch_holds_both_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every loss of the recipe is there, and finite."""
-    monkeypatch.setattr(warmup, "BATCH", 12)
+    monkeypatch.setattr(warmup, "DAMAGED", 12)
     torch.manual_seed(0)
 
     losses = warmup._losses(
@@ -146,11 +147,23 @@ def test_ladders_are_drawn_whole() -> None:
     assert sorted(part.held.rung[rows[:6]].tolist()) == list(range(6))
 
 
+def test_what_was_made_most_often_does_not_crowd_out_the_rest() -> None:
+    """Nine ladders of darkness to one of blur are drawn three to one."""
+    held = made(60)
+    held.split[:] = 0
+    held.kinds = ("blur:gaussian",) * 6 + ("underexposed:gamma",) * 54
+
+    rows = Synthetic(held, 0).draw(np.random.default_rng(0), 6000)
+
+    assert (rows < 6).mean() == pytest.approx(1 / 4, abs=0.03)
+
+
 def test_a_stopped_run_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Training takes an hour on two cores; machines are switched off."""
-    monkeypatch.setattr(warmup, "BATCH", 4)
+    monkeypatch.setattr(warmup, "OPINIONS", 4)
+    monkeypatch.setattr(warmup, "DAMAGED", 4)
     student, data = Student(lite()), (judged(40), judged(20, 1))
     options = Options(steps=2, look_every=1)
     train(student, data, tmp_path / "none", tmp_path, options)

@@ -17,8 +17,9 @@ Shapes: B pictures, 36 patches row by row, C and W channels, S width of the meas
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +55,8 @@ class Inputs(NamedTuple):
 class Size:
     """Channels of the stages. cell: features of each of the nine cells."""
 
-    patch: tuple[int, int, int] = (24, 40, 64)
-    view: tuple[int, int, int] = (16, 32, 48)
+    patch: tuple[int, int, int] = (16, 32, 64)
+    view: tuple[int, int, int] = (24, 48, 96)
     measures: int = 96
     cell: int = 16
 
@@ -185,6 +186,37 @@ def lite(size: Size | None = None, *, width: int = 256, dropout: float = 0.2) ->
     backbone = Backbone(size)
     shape = Shape(features=backbone.size.features, width=width, blocks=2, dropout=dropout)
     return Lite(backbone, Heads(shape))
+
+
+def served(network: Lite) -> Lite:
+    """The same network for export: pixels are moved into channels by the convolution that reads
+    them, 3x3 over squares of 2x2 pixels being 6x6 over pixels; moving them took a tenth of its time.
+    """
+    network = copy.deepcopy(network).eval()
+    for layers in (network.backbone.patch, network.backbone.view):
+        unshuffle: Any = layers[0]
+        step: Any = layers[1]
+        step[0] = _over_pixels(step[0], unshuffle.downscale_factor)
+        layers[0] = nn.Identity()
+    return network
+
+
+def _over_pixels(convolution: nn.Conv2d, side: int) -> nn.Conv2d:
+    """Reads what `PixelUnshuffle(side)` before `convolution` would have read."""
+    out, channels, height, width = convolution.weight.shape
+    before = channels // side**2
+    merged = nn.Conv2d(
+        before,
+        out,
+        height * side,
+        convolution.stride[0] * side,
+        padding=int(convolution.padding[0]) * side,
+        bias=False,
+    )
+    apart = convolution.weight.detach().reshape(out, before, side, side, height, width)
+    pixels = apart.permute(0, 1, 4, 2, 5, 3)
+    merged.weight = nn.Parameter(pixels.reshape(out, before, height * side, width * side))
+    return merged
 
 
 def _step(before: int, after: int, stride: int = 1, side: int = 3) -> nn.Sequential:
