@@ -26,9 +26,10 @@ def dots(first: Floats, second: Floats) -> Floats:
     length = first.shape[-1]
     if length <= _LONG:
         return np.asarray(np.vecdot(first, second))
-    ends = range(_LONG, length + _LONG, _LONG)
-    parts = (np.vecdot(first[..., k - _LONG : k], second[..., k - _LONG : k]) for k in ends)
-    return np.asarray(sum(parts))
+    whole = length // _LONG * _LONG
+    pieces = (it[..., :whole].reshape(*it.shape[:-1], -1, _LONG) for it in (first, second))
+    found = np.vecdot(*pieces).sum(axis=-1)
+    return np.asarray(found + np.vecdot(first[..., whole:], second[..., whole:]))
 
 
 def sums(values: Floats) -> Floats:
