@@ -6,6 +6,7 @@ python -m benchmarks startup    those named
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import platform
 import sys
@@ -16,7 +17,12 @@ from benchmarks.figure import Figure
 NAMES = ("startup", "score_frame", "file_speed", "stream_memory", "live_streams")
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("python -m benchmarks", description="Figures of this machine.")
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(NAMES)}; without any, all")
+    names = parser.parse_args(arguments).names
+    if unknown := sorted(set(names) - set(NAMES)):
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
     print(f"machine: {machine()}\n")
     figures: list[Figure] = []
     for name in names or NAMES:

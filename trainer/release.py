@@ -47,6 +47,9 @@ NAME = "lite"
 FALSE_ALARMS = 0.03
 """Share of clean training-side pictures that may show any finding at the thresholds."""
 
+LEAST_CLEAN = 200
+"""Clean validation pictures from which on thresholds are chosen on them alone."""
+
 LEAST_THRESHOLD = 0.5
 LICENCE = "Apache-2.0"
 TERMS = {
@@ -147,6 +150,14 @@ def thresholds(levels: NDArray[Any], clean: NDArray[np.bool_]) -> dict[str, floa
     }
 
 
+def _unseen(chosen: NDArray[np.bool_], split: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Of the chosen, those of the validation part where they are enough: on pictures that were
+    learned there are fewer false alarms than on new ones.
+    """
+    unseen = chosen & (split == "validation")
+    return unseen if np.count_nonzero(unseen) >= LEAST_CLEAN else chosen
+
+
 def costs(pictures: Pictures, quality: NDArray[Any]) -> dict[str, list[float]]:
     """Points that a degradation of level 1..5 takes off: medians over training-side ladders,
     made to rise; only pictures with that degradation alone, against the clean rung.
@@ -192,7 +203,7 @@ def release(
     said = pictures.mos[judged]
     line = quality_calibration(quality[judged], said)
     calibrated = np.interp(quality, line["from"], line["to"])
-    clean = (pictures.levels == 0).all(1)
+    clean = _unseen((pictures.levels == 0).all(1), pictures.split)
     measures = damaged.measures[:, 0]
     card_facts = {
         "description": "Quality, degradations and regions of one picture; the default of vqmon.",

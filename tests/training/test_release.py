@@ -9,7 +9,14 @@ pytest.importorskip("torch")
 
 from trainer import evaluate
 from trainer.groups import Pictures
-from trainer.release import costs, quality_calibration, thresholds, uncertainty_calibration
+from trainer.release import (
+    LEAST_CLEAN,
+    _unseen,
+    costs,
+    quality_calibration,
+    thresholds,
+    uncertainty_calibration,
+)
 from vqmon.domain import DEGRADATIONS
 
 
@@ -34,6 +41,15 @@ def test_four_of_five_opinions_lie_in_the_interval() -> None:
 
     sigma = np.hypot(found["scale"] * spread, found["floor"])
     assert evaluate.coverage(quality, sigma, said) == pytest.approx(0.8, abs=0.01)
+
+
+def test_thresholds_are_chosen_on_pictures_that_were_not_learned() -> None:
+    """Where there are enough of them; a handful would leave the choice to chance."""
+    split = np.repeat(np.array(["train", "validation"]), LEAST_CLEAN)
+    clean = np.ones(2 * LEAST_CLEAN, bool)
+
+    assert _unseen(clean, split).tolist() == (split == "validation").tolist()
+    assert _unseen(clean[:-1], split[:-1]).all()
 
 
 def test_thresholds_keep_false_alarms_rare() -> None:
