@@ -8,7 +8,7 @@ two or three kinds of damage at once, damage in a part of the picture, and clean
 sorts. Half of the sources went through JPEG 75 first, which is no damage, so that the codec's
 grid tells nothing. Kept in parts of some 200 samples; an interrupted run goes on where it
 stopped, and training can begin with what is there. `--only` makes ladders of the named kinds alone,
-where a figure shows what the network has seen too little of.
+where a figure shows what the network has seen too little of; such a run needs a seed of its own.
 
 Light is judged from what a picture shows, so that ladders of exposure are made of whole pictures
 and of many more of them: all of BIQ2021's `LIT` ones, whose sharpness is then unknown.
@@ -165,9 +165,14 @@ class Synthetic:
 _NAMES = tuple(it.name for it in fields(Synthetic) if it.name != "kinds")
 
 
+def parts(folder: Path) -> list[Path]:
+    """The finished files of a folder, by seed and number."""
+    return sorted(it for it in folder.glob("part-*.npz") if "unfinished" not in it.name)
+
+
 def load(folder: Path) -> Synthetic:
     """All parts that are there. Raises FileNotFoundError for a folder without any."""
-    files = sorted(file for file in folder.glob("part-*.npz") if "unfinished" not in file.name)
+    files = parts(folder)
     if not files:
         raise FileNotFoundError(f"no samples in {folder}: see trainer/README.md")
     counts = [len(_array(file, "rung")) for file in files]
@@ -690,6 +695,16 @@ def _combined(base: Picture, rng: np.random.Generator) -> Sample:
     return _global(whole, "+".join(kinds), _beside(levels), index)
 
 
+class SeedTaken(ValueError):
+    """Parts of one seed must be of one mix: they are numbered by seed alone."""
+
+    def __init__(self, seed: int, out: Path) -> None:
+        super().__init__(
+            f"{out} has samples of other kinds under seed {seed}: give these kinds a --seed of"
+            " their own, or another --out"
+        )
+
+
 def synthesise(
     sources: Sources,
     out: Path,
@@ -699,13 +714,11 @@ def synthesise(
     processes: int,
     only: Sequence[str] = (),
 ) -> None:
-    """Write the parts that are not there yet. Raises WorkerDied when a process ended under it."""
+    """Write the parts that are not there yet. Raises WorkerDied when a process ended under it,
+    SeedTaken when the folder's parts of this seed are of other kinds.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    names = {
-        "degradations": DEGRADATIONS,
-        "variants": {k: [v.name for v in vs] for k, vs in VARIANTS.items()},
-    }
-    (out / "names.json").write_text(json.dumps(names, indent=1) + "\n")
+    _describe(out, seed, only)
     groups = -(-samples // GROUP)
     starts = [
         start
@@ -723,6 +736,22 @@ def synthesise(
         rows = [next(results) for _ in range(start, min(groups, start + PART))]
         _write(out / f"part-{seed}-{start:06}.npz", rows)
         print(f"  {min(groups, start + PART) * GROUP} of {samples}", flush=True)
+
+
+def _describe(out: Path, seed: int, only: Sequence[str]) -> None:
+    """Write `names.json`; its "seeds" tell what each was used for."""
+    file = out / "names.json"
+    seeds = json.loads(file.read_text()).get("seeds", {}) if file.is_file() else {}
+    kinds = sorted(only) or "all"
+    before = seeds.setdefault(str(seed), kinds)
+    if before != kinds:
+        raise SeedTaken(seed, out)
+    names = {
+        "degradations": DEGRADATIONS,
+        "variants": {k: [v.name for v in vs] for k, vs in VARIANTS.items()},
+        "seeds": seeds,
+    }
+    file.write_text(json.dumps(names, indent=1) + "\n")
 
 
 def _write(file: Path, rows: Sequence[dict[str, NDArray[Any]]]) -> None:
@@ -744,14 +773,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=list(LADDERS), default=(), metavar="KIND")
     given = parser.parse_args(arguments)
     sources = find_sources(given.clean, given.biq, given.clips)
-    synthesise(
-        sources,
-        given.out,
-        samples=given.samples,
-        seed=given.seed,
-        processes=given.processes,
-        only=given.only,
-    )
+    try:
+        synthesise(
+            sources,
+            given.out,
+            samples=given.samples,
+            seed=given.seed,
+            processes=given.processes,
+            only=given.only,
+        )
+    except SeedTaken as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
     return 0
 
 

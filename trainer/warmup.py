@@ -340,7 +340,7 @@ def train(
     """Learn until the time is over; `last.pt` and `best.pt` hold the averaged weights."""
     torch.manual_seed(options.seed)
     learning, held_out = data
-    parts, made = len(_parts(synthetic)), _made(synthetic)
+    parts, made = len(synthesise.parts(synthetic)), _made(synthetic)
     run = Run.begun(student, options, out / "last.pt")
     rng = np.random.default_rng([options.seed, run.step])
     sums: dict[str, float] = {}
@@ -360,9 +360,9 @@ def train(
             _tell(run, sums, found)
             sums = {}
             run.keep(out, found)
-            if len(_parts(synthetic)) > parts:  # more has been made meanwhile
+            if len(synthesise.parts(synthetic)) > parts:  # more has been made meanwhile
                 made = None, None  # lets go of what there was before more is read
-                parts, made = len(_parts(synthetic)), _made(synthetic)
+                parts, made = len(synthesise.parts(synthetic)), _made(synthetic)
     found = look(run.average.network, held_out, made[1])
     _tell(run, sums, found)
     run.keep(out, found)
@@ -370,14 +370,10 @@ def train(
 
 def _made(folder: Path) -> tuple[Synthetic, Synthetic] | tuple[None, None]:
     """Training and validation parts of what has been synthesised so far, if anything has."""
-    if not _parts(folder):
+    if not synthesise.parts(folder):
         return None, None
     held = synthesise.load(folder)
     return Synthetic(held, 0), Synthetic(held, 1)
-
-
-def _parts(folder: Path) -> list[Path]:
-    return [file for file in folder.glob("*.npz") if "unfinished" not in file.name]
 
 
 def _losses(
@@ -388,7 +384,7 @@ def _losses(
     taught: Taught | None = None,
 ) -> dict[str, Tensor]:
     """Of one batch; of opinions alone while there is nothing synthetic."""
-    count = OPINIONS if made else OPINIONS + DAMAGED
+    count = min(OPINIONS if made else OPINIONS + DAMAGED, len(learning.quality))
     rows = rng.choice(len(learning.quality), count, replace=False)
     v = learning.views
     draws = rng.integers(v.patches.shape[1], size=count)

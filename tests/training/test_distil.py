@@ -108,7 +108,7 @@ def test_targets_become_lessons_of_the_network(pictures: Path, tmp_path: Path) -
 
 def test_the_warm_up_learns_from_targets_beside_opinions(monkeypatch: pytest.MonkeyPatch) -> None:
     """One loss more; levels that the teacher did not name teach nothing."""
-    monkeypatch.setattr(warmup, "BATCH", 4)
+    monkeypatch.setattr(warmup, "LESSON", 4)
     torch.manual_seed(0)
     student = warmup.Student(lite())
     score = student.network.heads.degradations

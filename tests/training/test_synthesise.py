@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,22 @@ def test_only_the_asked_kinds_are_made(sources: Sources) -> None:
 
         assert [s.rung for s in samples] == list(range(6))
         assert {s.kind.split(":")[0] for s in samples[1:]} in ({"underexposed"}, {"overexposed"})
+
+
+def test_a_seed_is_of_one_mix(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Parts are numbered by seed, so that another mix would count as made already."""
+    monkeypatch.setattr(synthesise, "find_sources", lambda *_: sources)
+    asked = ["--clean", str(tmp_path), "--out", str(tmp_path / "out"), "--samples", "6"]
+    asked += ["--processes", "1"]
+    assert synthesise.main([*asked, "--only", "banding"]) == 0
+    assert synthesise.main([*asked, "--only", "banding"]) == 0
+
+    assert synthesise.main(asked) == 2
+    assert "--seed of their own" in capsys.readouterr().err
+    assert synthesise.main([*asked, "--seed", "2"]) == 0
+    assert len(synthesise.parts(tmp_path / "out")) == 2
 
 
 def test_exposure_alone_is_known_of_a_picture_that_is_only_well_lit(sources: Sources) -> None:
