@@ -48,6 +48,7 @@ class Daemon:
     def configure(self, **settings: Any) -> None:
         whole = {
             "data_dir": str(self.folder / "data"),
+            "http": "127.0.0.1:0",
             "logging": {"format": "json"},
             "defaults": {"segment": "1s", "sampling": {"every": "500ms"}},
         }

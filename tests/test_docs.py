@@ -18,6 +18,7 @@ from vqmon.alerting import RULES
 from vqmon.cli import program
 from vqmon.config import Settings, load
 from vqmon.files import CSV_COLUMNS, merged_facts
+from vqmon.metrics import COUNTER, FAMILIES, GAUGE, HISTOGRAM, INFO
 from vqmon.pipeline import monitor
 from vqmon.quantities import format_duration
 from vqmon.sources import OPTIONS, SCHEMES, open_source
@@ -213,6 +214,17 @@ def test_every_fact_is_documented() -> None:
 
     assert len(facts) > 20
     assert facts.keys() <= words_in_first_cells(part("## Facts"))
+
+
+def test_every_metric_is_documented_as_it_is() -> None:
+    """Dashboards and alert rules are written from this table."""
+    told = [cells for cells in rows(part("## Health and metrics")) if len(cells) == 4][1:]
+
+    kinds = {GAUGE: "gauge", COUNTER: "counter", HISTOGRAM: "histogram", INFO: "info"}
+    assert told == [
+        [f"`{it.name}`", kinds[it.kind], " ".join(f"`{label}`" for label in it.labels), it.text]
+        for it in FAMILIES
+    ]
 
 
 # Examples

@@ -29,7 +29,7 @@ LAYERS = [
     {"sources", "scorers", "store", "evidence", "notifiers"},  # adapters: also not each other
     {"config", "configfile", "settings", "logs", "report", "retention", "daemon", "demo"}
     | {"plugins", "comparing", "oncall", "doctor", "files", "outbox", "probe", "terminal"}
-    | {"webhooks", "asking"},
+    | {"webhooks", "asking", "metrics"},
     {"cli", "arguments", "__main__", "__init__"},
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
@@ -45,6 +45,7 @@ HEAVY = {
     "httpx": {"notifiers"},
     "httpcore": {"notifiers"},
     "apprise": set(),
+    "prometheus_client": {"metrics"},
 }
 """Who may import these at module level; all others import them late, inside functions."""
 

@@ -363,8 +363,8 @@ def _source(stream: StreamSettings) -> StreamSettings:
 
 def restart_needed(old: Settings, new: Settings) -> tuple[str, ...]:
     """Sections that differ and take effect only when the daemon starts again."""
-    sections = ("instance", "data_dir", "database", "scorer", "ingest", "schedule", "logging")
-    return tuple(it for it in sections if getattr(old, it) != getattr(new, it))
+    sections = ("instance", "data_dir", "database", "http", "scorer", "ingest", "schedule")
+    return tuple(it for it in (*sections, "logging") if getattr(old, it) != getattr(new, it))
 
 
 def named(urls: Iterable[str]) -> dict[str, str]:

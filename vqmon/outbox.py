@@ -13,7 +13,8 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from vqmon.domain import Disabled, Queued
@@ -70,6 +71,8 @@ class Deliverer:
         self._wanted = tuple(targets)
         self._stopping = threading.Event()
         self._away = False
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counting = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="deliverer", daemon=True)
         self.beat = time.monotonic()
 
@@ -91,6 +94,16 @@ class Deliverer:
             if thread.is_alive():
                 thread.join(max(0.0, until - time.monotonic()))
         return not any(worker.is_alive() for worker in workers)
+
+    @property
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """Attempts so far by target and outcome: delivered, failed (tried again) or given_up."""
+        with self._counting:
+            return dict(self._counts)
+
+    def _count(self, target: str, outcome: str) -> None:
+        with self._counting:
+            self._counts[target, outcome] += 1
 
     def _run(self) -> None:
         released = False
@@ -121,7 +134,9 @@ class Deliverer:
                 del self._workers[name]
         for name, target in wanted.items():
             if name not in self._workers and not self._stopping.is_set():
-                worker = Worker(self._outbox, target, self._by, self._opened, self._now)
+                worker = Worker(
+                    self._outbox, target, self._by, self._opened, self._now, count=self._count
+                )
                 worker.start()
                 self._workers[name] = worker
 
@@ -142,9 +157,12 @@ class Worker(threading.Thread):
         by: str,
         opened: Callable[[Target], Notifier],
         now: Callable[[], datetime],
+        *,
+        count: Callable[[str, str], None],
     ) -> None:
         super().__init__(name=f"target {target.name}", daemon=True)
         self.target = target
+        self._count = count
         self._outbox = outbox
         self._by = by
         self._opened = opened
@@ -227,6 +245,7 @@ class Worker(threading.Thread):
         if self.target.keeps_state and one.delivery.kind in LASTING:
             again_at = now + timedelta(seconds=REPEAT_SECONDS)
         self._outbox.delivered(one, now, again_at=again_at)
+        self._count(self.target.name, "delivered")
         if self._unreachable:
             self._outbox.hasten(self.target.name, now)
         if self._failing:
@@ -246,6 +265,7 @@ class Worker(threading.Thread):
             self._give_up(one, str(error))
         else:
             self._outbox.failed(one, self._by, str(error), due_at=due_at)
+            self._count(self.target.name, "failed")
 
     def _due_again(self, one: Queued, error: DeliveryFailed) -> datetime | None:
         """When the next attempt is due; None when there is none left, or it would be too late."""
@@ -263,6 +283,7 @@ class Worker(threading.Thread):
         self._outbox.failed(one, self._by, reason, due_at=None)
         about = {"target": self.target.name, "id": one.delivery.id, "error": reason}
         log.error("delivery_given_up", extra=about)
+        self._count(self.target.name, "given_up")
 
     def _pause(self, seconds: float) -> None:
         self._pause_until = max(self._pause_until, self._now() + timedelta(seconds=seconds))
@@ -282,6 +303,7 @@ class Worker(threading.Thread):
         self._outbox.disable(self._disabled)
         about = {"target": name, "error": str(error), "until": "its configuration changes"}
         log.error("target_disabled", extra=about)
+        self._count(name, "given_up")
 
     def _disabled_still(self) -> Disabled | None:
         """Since when and why it is gone as it is configured now; a retry by hand brings it back."""

@@ -287,6 +287,12 @@ class Outbox(Protocol):
         """Targets that something is due for, sorted."""
         ...
 
+    def backlog(self) -> dict[tuple[str, str], int]:
+        """How many wait and how many are dead letters, by (target, state); what is none is left
+        out.
+        """
+        ...
+
     def queued(
         self, target: str | None = None, states: Sequence[str] = (), *, limit: int | None = None
     ) -> list[Queued]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -317,6 +318,14 @@ class MemoryOutbox:
     def enable(self, target: str) -> None:
         """Forget that a target was gone."""
         self._disabled.pop(target, None)
+
+    def backlog(self) -> dict[tuple[str, str], int]:
+        """How many wait and how many are dead letters, by (target, state); what is none is left
+        out.
+        """
+        with self._lock:
+            kept = Counter((it.delivery.target, it.state) for it in self._queue.values())
+        return {key: count for key, count in kept.items() if key[1] in ("waiting", "dead")}
 
     def disabled(self) -> list[Disabled]:
         """By name of the target."""

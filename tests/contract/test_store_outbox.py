@@ -171,6 +171,25 @@ def test_what_is_given_up_is_a_dead_letter_until_it_is_retried(outbox: Outbox) -
     assert claimed(outbox, at=NOON + MINUTE) == "e1"
 
 
+def test_what_waits_and_what_is_dead_is_counted_by_target(outbox: Outbox) -> None:
+    """For metrics: a number for each, without the messages themselves."""
+    assert outbox.backlog() == {}
+    outbox.enqueue([delivery("e1"), delivery("e2"), delivery("e3"), delivery("e4", "other")])
+    for at, given_up in ((NOON, True), (NOON, False)):
+        found = outbox.claim("encoder", "me", at, seconds=30)
+        assert found
+        if given_up:
+            outbox.failed(found, "me", "refused", due_at=None)
+        else:
+            outbox.delivered(found, NOON)
+
+    assert outbox.backlog() == {
+        ("encoder", "waiting"): 1,
+        ("encoder", "dead"): 1,
+        ("other", "waiting"): 1,
+    }
+
+
 def test_a_dead_letter_can_be_renewed_with_another_expiry(outbox: Outbox) -> None:
     """For senders that must be heard in the end: same id, all attempts before it."""
     outbox.enqueue([delivery(expires_at=NOON + MINUTE), delivery("e1", "other")])

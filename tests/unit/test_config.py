@@ -180,6 +180,63 @@ def test_the_vocabulary_of_expectations_is_the_domain_s() -> None:
     assert get_args(Expectation) == EXPECTATIONS
 
 
+# Health and metrics
+
+
+@pytest.mark.parametrize(
+    ("written_as", "address"),
+    [
+        ("http:", ("127.0.0.1", 8477)),
+        ("http: off", None),
+        ("http: false", None),
+        ("http: 0.0.0.0:9000", ("0.0.0.0", 9000)),
+        ("http: {listen: off}", None),
+        ("http: {listen: '[::1]:0'}", ("::1", 0)),
+        ("http: {listen: monitor.example.net:80}", ("monitor.example.net", 80)),
+    ],
+)
+def test_where_health_and_metrics_are_served(
+    written: Write, written_as: str, address: tuple[str, int] | None
+) -> None:
+    """A heading alone does no harm; `off` is a word and nothing that YAML makes of it."""
+    settings = load(written(f"{written_as}\n{SMALLEST}"), {})
+
+    assert settings.http.address == address
+    again = load(written(config.shown(settings)), {})
+    assert again.http == settings.http, "what is shown can be read"
+
+
+@pytest.mark.parametrize(
+    ("listen", "told"),
+    [
+        ("8477", "has no port; write HOST:PORT, as in 127.0.0.1:8477"),
+        (":8477", "for every address of this machine write 0.0.0.0:8477"),
+        ("::1:8477", "an IPv6 address stands in brackets"),
+        ("[::x]:80", "an IPv6 address stands in brackets"),
+        ("127.0.0.1:65536", "a port is 0 (any that is free) to 65535"),
+        ("http://127.0.0.1:80", "write HOST:PORT"),
+        ("a b:80", "has no host name or address"),
+    ],
+)
+def test_a_wrong_listen_address_is_told_with_the_remedy(
+    written: Write, listen: str, told: str
+) -> None:
+    assert told in refused(written(f"http: {{listen: {listen!r}}}\n{SMALLEST}"))
+
+
+def test_a_wrong_listen_address_in_a_variable_is_told_as_well(written: Write) -> None:
+    told = refused(written(SMALLEST), {"VQMON_HTTP": "8477"})
+
+    assert told.startswith("environment VQMON_HTTP: http")
+    assert "has no port" in told
+
+
+def test_another_listen_address_needs_a_restart(written: Write) -> None:
+    old, new = (load(written(f"{it}\n{SMALLEST}"), {}) for it in ("http: off", "http:"))
+
+    assert restart_needed(old, new) == ("http",)
+
+
 # Environment and secrets
 
 

@@ -114,6 +114,24 @@ def test_what_is_due_is_delivered_in_order(scene: Scene) -> None:
     assert scene.one().delivered_at == NOON
 
 
+def test_what_became_of_every_attempt_is_counted(scene: Scene) -> None:
+    """For metrics: one that failed and then arrived counts as both."""
+    scene.answers["encoder"] = [WRONG]
+    scene.enqueue("e1")
+
+    with delivering(scene) as running:
+        until(lambda: scene.one().error)
+        until(lambda: running.counts == {("encoder", "failed"): 1})
+        scene.at(60)
+        until(lambda: scene.one().state == "delivered")
+        until(lambda: running.counts.get(("encoder", "delivered")) == 1)
+        scene.answers["encoder"] = [TargetGone("410 Gone")]
+        scene.enqueue("e2")
+        until(lambda: running.counts.get(("encoder", "given_up")) == 1)
+
+    assert set(running.counts.values()) == {1}
+
+
 def test_failures_are_retried_at_the_stated_times_then_given_up(scene: Scene) -> None:
     """5 s, 30 s, 5 min, 30 min, 2 h, each a fifth more or less; then a dead letter."""
     scene.answers["encoder"] = [WRONG] * 10

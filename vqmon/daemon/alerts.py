@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -65,11 +65,20 @@ class Alerts:
         self._weak: dict[str, datetime] | None = None
         self._to_reconcile = self._begins = True
         self._troubles: deque[Trouble] = deque()
+        self._active: Counter[str] | None = None
         self._lock = threading.Lock()
 
     def configure(self, settings: Settings) -> None:
         """From now on these rules; waits for nothing."""
         self._next = settings
+
+    def active(self) -> Mapping[str, int] | None:
+        """How many alerts fire, by severity; None before that is known. Waits for nothing."""
+        states = self._states
+        if states is not None:
+            firing = (it for state in list(states.values()) for it in state.firing.values())
+            self._active = Counter(alert.severity for alert in firing)
+        return self._active
 
     def about_us(self, trouble: Trouble) -> None:
         """Something about vqmon itself is wrong or well again, again or for the first time.

@@ -199,8 +199,15 @@ class Asking:
         self._heard = 0.0
         self._restarts = Restarts(RETRY_SECONDS, HEALTHY_SECONDS)
         self._expected = False
+        self.ended = 0
+        """Processes that have ended though they were needed, so far."""
         self.trouble = ""
         """Why the writer cannot be asked, a sentence; empty while all is well."""
+
+    @property
+    def asks(self) -> bool | None:
+        """Whether the writer can be asked; None when there is none."""
+        return not self.trouble if self._plan else None
 
     def owns(self, who: object) -> bool:
         return who is self._child
@@ -265,6 +272,7 @@ class Asking:
         if failures >= PARKED_AFTER:
             self.trouble = f"{self._ended} It was the {failures}th time in a row."
         log.error("asking_ended", extra={"exit_code": code, "again_in": delay})
+        self.ended += 1
 
     def _start(self, plan: AskingPlan, clock: float) -> None:
         self._name = f"{plan.instance} {uuid.uuid4().hex}"

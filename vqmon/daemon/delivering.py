@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
-from vqmon.daemon.messages import Alive, Finish
+from vqmon.daemon.messages import Alive, Finish, Sent
 from vqmon.daemon.processes import (
     Child,
     Forwarding,
@@ -24,6 +25,9 @@ from vqmon.daemon.processes import (
 )
 from vqmon.errors import StoreError
 from vqmon.notifying import Target
+
+if TYPE_CHECKING:
+    from vqmon.outbox import Deliverer
 
 log = logging.getLogger("vqmon.daemon")
 
@@ -91,7 +95,7 @@ def _deliver(pipe: Connection, plan: DeliveryPlan, send: Callable[[object], None
     with store:
         deliverer = Deliverer(store, targets, by=plan.instance)
         deliverer.start()
-        patience = _told(pipe, deliverer.take, lambda: _beat(send, deliverer.beat))
+        patience = _told(pipe, deliverer.take, lambda: _beat(send, deliverer))
         deliverer.stop(patience)
 
 
@@ -108,9 +112,10 @@ def _told(
                 return told.patience
 
 
-def _beat(send: Callable[[object], None], looked_at: float) -> None:
-    if time.monotonic() - looked_at < SILENT_SECONDS:
+def _beat(send: Callable[[object], None], deliverer: Deliverer) -> None:
+    if time.monotonic() - deliverer.beat < SILENT_SECONDS:
         send(Alive())
+    send(Sent(deliverer.counts))
 
 
 class Delivering:
@@ -122,6 +127,8 @@ class Delivering:
         self._inbox = inbox
         self._child: Child | None = None
         self._heard = 0.0
+        self.ended = 0
+        """Processes that have ended though they were needed, so far."""
         self._restarts = Restarts(RETRY_SECONDS, HEALTHY_SECONDS)
 
     def owns(self, who: object) -> bool:
@@ -161,6 +168,7 @@ class Delivering:
         delay = self._restarts.ended(clock)
         log.error("delivery_ended", extra={"exit_code": child.exit_code, "again_in": delay})
         child.close()
+        self.ended += 1
 
     def finish(self) -> None:
         """Begin to end: what is under way may still arrive."""

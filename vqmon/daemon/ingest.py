@@ -20,6 +20,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from vqmon.daemon.counting import Counting
+from vqmon.daemon.coverage import RESTARTED
 from vqmon.daemon.messages import Allow, Beat, Closed, Ended, Finish, Leave, Said, Standing, Watch
 from vqmon.daemon.processes import THREAD_PREFIX, Forwarding, bind_to_supervisor
 from vqmon.domain import Stream
@@ -173,6 +175,7 @@ class _Watching:
         self._stopping = threading.Event()
         self._source: Any = None
         self._trouble: Standing | None = None
+        self._counting = Counting()
         self._watched = 0.0
         self._begun = time.monotonic()
         self.thread = threading.Thread(
@@ -189,8 +192,10 @@ class _Watching:
 
     def standing(self) -> Standing:
         trouble, source = self._trouble, self._source
-        if trouble or source is None:
-            return trouble or self._stand("connecting", since=self._begun)
+        if trouble:
+            return replace(trouble, counts=self._counting.counts)
+        if source is None:
+            return self._stand("connecting", since=self._begun)
         status = source.status
         return self._stand(
             status.state,
@@ -203,7 +208,8 @@ class _Watching:
         )
 
     def _stand(self, state: Any, **fields: Any) -> Standing:
-        return Standing(self._order.stream.name, self._order.generation, state, **fields)
+        name, generation = self._order.stream.name, self._order.generation
+        return Standing(name, generation, state, counts=self._counting.counts, **fields)
 
     def _run(self) -> None:
         failures = 0
@@ -215,9 +221,11 @@ class _Watching:
                 break
             except Exception as error:
                 failures = 1 if self._watched > watched else failures + 1
+                self._counting.lost(error.reason if isinstance(error, SourceError) else RESTARTED)
                 self._trouble = self._troubled(error)
                 self._stopping.wait(_retry_after(error, failures))
-        self._ingest.send(Ended(self._order.stream.name, self._order.generation))
+        name, generation = self._order.stream.name, self._order.generation
+        self._ingest.send(Ended(name, generation, self._counting.counts))
 
     def _watch_once(self) -> None:
         """From opening to a good end of the source, of the visit, or of the watch."""
@@ -231,7 +239,7 @@ class _Watching:
             return
         segments = monitor(
             self._stream(),
-            source,
+            self._counting.over(source),
             self._ingest.scorer,
             evidence=self._keeper(),
             budget=self._ingest.budget,

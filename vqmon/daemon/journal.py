@@ -66,6 +66,16 @@ class Journal:
     def waiting(self) -> bool:
         return self._begin < self._end or bool(self._memory)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Size of what waits in the file."""
+        return self._end - self._begin
+
+    @property
+    def lost(self) -> int:
+        """Segments given up so far, for want of room."""
+        return self._lost
+
     def append(self, segment: Segment) -> None:
         """Keep a segment until it is stored. Never raises: memory stands in for a full disk."""
         with self._changed:

@@ -4,7 +4,7 @@
     ingest ─▶ supervisor     Beat · Closed · Ended · Said
     scoring ─▶ supervisor    Failed · Said
     supervisor ─▶ delivery   Take · Finish
-    delivery ─▶ supervisor   Alive · Said
+    delivery ─▶ supervisor   Alive · Sent · Said
     supervisor ─▶ writer     Finish
     writer ─▶ supervisor     Alive · Troubled · Said
     reader ─▶ supervisor     Gone (the pipe of a process ended)
@@ -16,10 +16,12 @@ an earlier watch of the same name still says can be told apart.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from vqmon.daemon.counting import Counts
 from vqmon.domain import Segment, Stream
 
 
@@ -80,6 +82,7 @@ class Standing:
 
     state: as in `vqmon.sources.SourceStatus`, with "failed" for a watch that broke by a fault
         of vqmon and will be tried again. reason: one of DOWN_REASONS, or None.
+    counts: what has passed since the watch began.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Standing:
     reconnects: int = 0
     last_packet: float | None = None
     read_timeout: float = 10.0
+    counts: Counts = field(default_factory=Counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +120,14 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A watch is over: it was left, its visit was complete, or its source came to a good end."""
+    """A watch is over: it was left, its visit was complete, or its source came to a good end.
+
+    counts: what has passed, in all.
+    """
 
     name: str
     generation: int
+    counts: Counts = field(default_factory=Counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +148,16 @@ class Failed:
 @dataclass(frozen=True, slots=True)
 class Alive:
     """The process works as it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of messages since the process began: how many by (target, outcome).
+
+    outcome: delivered · failed (an attempt; it is tried again) · given_up (a dead letter).
+    """
+
+    counts: Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vqmon.domain import AlertEvent, Segment
+from vqmon.metrics import PluginNow
 from vqmon.plugins import Call, find
 from vqmon.plugins.calls import Hook
 from vqmon.plugins.context import PluginPlan
@@ -72,6 +73,13 @@ class Plugins:
     def parked(self) -> frozenset[str]:
         """Those that rest for a while after too many failures."""
         return frozenset(name for name, it in self._hosts.items() if it.state == "parked")
+
+    def standings(self) -> dict[str, PluginNow]:
+        """How each plugin that is enabled stands."""
+        return {
+            name: PluginNow(it.state == "parked", it.calls.dropped.total(), id(it))
+            for name, it in self._hosts.items()
+        }
 
     def finish(self) -> None:
         """Begin to end all."""

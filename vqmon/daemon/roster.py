@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vqmon.daemon.containment import contained
+from vqmon.daemon.counting import Counts
 from vqmon.daemon.coverage import Coverage, no_score
 from vqmon.daemon.crew import Crew, Fault
 from vqmon.daemon.ingest import IngestPlan
@@ -36,6 +37,8 @@ class Roster:
     """All streams being watched and all ingest processes. Used by the supervisor's thread.
 
     keep: takes every finished row, measured or not. visit_over: told when a visit has ended.
+    counted: takes what has passed of a stream under a generation, again and again.
+    interrupted: told of every stream that has to begin anew because its process was replaced.
     """
 
     def __init__(
@@ -45,12 +48,19 @@ class Roster:
         inbox: Inbox,
         keep: Callable[[Segment], None],
         visit_over: Callable[[str], None],
+        *,
+        counted: Callable[[str, int, Counts], None] = lambda *_: None,
+        interrupted: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._plan = plan
         self._inbox = inbox
         self._keep = keep
         self._visit_over = visit_over
+        self._counted = counted
+        self._interrupted = interrupted
+        self.replaced = 0
+        """Processes that have ended though they were needed, so far."""
         self._always = Seating("ingest", settings.streams_per_process)
         self._visits = Seating("visits", settings.streams_per_process)
         self._crews: dict[str, Crew] = {}
@@ -154,9 +164,18 @@ class Roster:
         """Whether every stream has come to a good end; False without streams."""
         return bool(self._watched) and all(it.ended for it in self._watched.values())
 
+    def states(self) -> dict[str, str]:
+        """How each stream that is being watched stands: up, down, connecting, ended."""
+        return {name: it.stands_as for name, it in self._watched.items()}
+
     def counts(self) -> Counter[str]:
-        """Streams by how they stand: up, down, connecting, ended."""
-        return Counter(it.stands_as for it in self._watched.values())
+        """Streams by how they stand."""
+        return Counter(self.states().values())
+
+    def resident_bytes(self) -> dict[str, int]:
+        """Memory of each process, by name, as it was last told."""
+        crews = self._crews.values()
+        return {it.name: it.beat.resident_bytes for it in crews if it.child and it.beat}
 
     # -- the end
 
@@ -247,8 +266,10 @@ class Roster:
         crew.heard(beat, clock)
         for name, standing in crew.standings().items():
             self._watched[name].stands(standing, clock)
+            self._counted(name, standing.generation, standing.counts)
 
     def _ended(self, crew: Crew, ended: Ended) -> None:
+        self._counted(ended.name, ended.generation, ended.counts)
         watched = self._watched.get(ended.name)
         if watched is None or watched.generation != ended.generation or self._finishing:
             return
@@ -307,9 +328,10 @@ class Roster:
             self._crews.pop(crew.name, None)
         if self._finishing:
             return
+        self.replaced += not dismissed
         for place, name in enumerate(list(crew.watches)):
             watched = self._watched[name]
-            watched.coverage.interrupted(datetime.now(UTC))
+            self._interrupt(watched)
             if unexpected:
                 _print_last_lines(watched, "process_ended")
             crew.give(watched.order(place))
@@ -333,8 +355,13 @@ class Roster:
         watched.crew = seating.isolate(name)
         log.warning("stream_isolated", extra={"stream": name, "ingest": watched.crew})
         crew.take(name)
-        watched.coverage.interrupted(datetime.now(UTC))
+        self._interrupt(watched)
         self._crew(watched.crew).give(watched.order(0))
+
+    def _interrupt(self, watched: Watched) -> None:
+        """By a fault of our own."""
+        watched.coverage.interrupted(datetime.now(UTC))
+        self._interrupted(watched.stream.name)
 
 
 def _print_last_lines(watched: Watched, reason: str) -> None:

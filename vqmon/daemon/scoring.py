@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from vqmon.daemon.messages import Failed
 from vqmon.daemon.processes import (
@@ -64,11 +66,22 @@ def main(pipe: Connection, plan: ScoringPlan) -> None:
 class Scoring:
     """Keeps one scoring process going. All but the asking happens in the supervisor's thread."""
 
-    def __init__(self, plan: ScoringPlan, inbox: Inbox) -> None:
+    def __init__(
+        self,
+        plan: ScoringPlan,
+        inbox: Inbox,
+        told: Callable[[Mapping[str, Any] | None], None] = lambda _: None,
+    ) -> None:
+        """told: given what `SharedScorer.stats` says every two seconds, or None for no answer,
+        in a thread of its own; must be quick.
+        """
         from vqmon.scorers.shared import SharedScorer
 
         self._plan = plan
         self._inbox = inbox
+        self._told = told
+        self.ended = 0
+        """Processes that have ended though they were needed, so far."""
         self._child: Child | None = None
         self._answered = self._excused = 0.0
         self._restarts = Restarts(RETRY_SECONDS, HEALTHY_SECONDS)
@@ -84,6 +97,11 @@ class Scoring:
     @property
     def answers(self) -> bool:
         return self._answered > self._restarts.begun
+
+    @property
+    def here(self) -> bool:
+        """Whether there is a process, and it has answered."""
+        return self._child is not None and self.answers
 
     def owns(self, who: object) -> bool:
         return who is self._child
@@ -113,6 +131,7 @@ class Scoring:
         fields = {"exit_code": child.exit_code, "again_in": delay}
         log.error("scoring_ended", extra=fields)
         child.close()
+        self.ended += 1
 
     def stop(self) -> None:
         self._stopping.set()
@@ -133,9 +152,13 @@ class Scoring:
     def _ask(self) -> None:
         """In its own thread: whether the process answers."""
         while not self._stopping.wait(ASK_SECONDS if self._answered else 0.1):
-            with suppress(ScorerUnavailable):
-                self._client.stats()
+            try:
+                stats = self._client.stats()
+            except ScorerUnavailable:
+                self._told(None)
+            else:
                 self._answered = time.monotonic()
+                self._told(stats)
 
 
 def _not_started(error: OSError) -> None:

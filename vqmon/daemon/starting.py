@@ -11,9 +11,11 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from vqmon.daemon.journal import Journal
+from vqmon.daemon.listening import STANDING_BY, STARTING, Site, listening
 from vqmon.daemon.supervisor import Supervisor
 from vqmon.daemon.systemd import ServiceManager
 from vqmon.errors import StoreError
+from vqmon.metrics import Exposition
 from vqmon.settings import Settings
 from vqmon.store import InstanceLock, open_store
 
@@ -27,20 +29,26 @@ def start(settings: Settings, *, standby: bool, **rest: Any) -> int:
     """See `vqmon.daemon.run`."""
     for name, value in FOR_CHILDREN.items():
         os.environ.setdefault(name, value)
+    numbers = Exposition()
+    site = Site(numbers)
     lock = InstanceLock(settings.database, settings.instance, data_dir=settings.data_dir)
-    if not _acquired(lock, settings, standby=standby):
-        return 0
+    if not standby:
+        lock.acquire()
     try:
-        with open_store(settings.database) as store, closing(_journal(settings)) as journal:
-            return Supervisor(settings, store, lock, journal, **rest).run()
+        with listening(settings.http.address, site):
+            if standby and not _taken_over(lock, settings, site):
+                return 0
+            with open_store(settings.database) as store, closing(_journal(settings)) as journal:
+                supervisor = Supervisor(settings, store, lock, journal, site=site, **rest)
+                numbers.show(supervisor.metrics)
+                return supervisor.run()
     finally:
         lock.release()
 
 
-def _acquired(lock: InstanceLock, settings: Settings, *, standby: bool) -> bool:
+def _taken_over(lock: InstanceLock, settings: Settings, site: Site) -> bool:
     """Whether we are the active one now; False when told to stop while standing by."""
-    if not standby:
-        return lock.acquire()
+    site.say(STANDING_BY)
     with _stop_signals() as stop:
         # A service manager waits for this before it calls a start a success.
         ServiceManager().say("READY=1", "STATUS=standing by for another vqmon to end")
@@ -48,6 +56,7 @@ def _acquired(lock: InstanceLock, settings: Settings, *, standby: bool) -> bool:
         acquired = lock.acquire(wait=True, stop=stop)
     if acquired:
         log.info("taking_over", extra={"instance": settings.instance})
+        site.say(STARTING)
     return acquired
 
 

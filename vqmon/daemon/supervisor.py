@@ -34,7 +34,8 @@ from vqmon.daemon.delivering import Delivering, DeliveryPlan
 from vqmon.daemon.housekeeping import Housekeeping, Storage
 from vqmon.daemon.ingest import IngestPlan
 from vqmon.daemon.journal import Journal, Writer
-from vqmon.daemon.messages import Alive, Failed, Gone, Said, Troubled
+from vqmon.daemon.listening import STARTING, STOPPING, Site
+from vqmon.daemon.messages import Alive, Failed, Gone, Said, Sent, Troubled
 from vqmon.daemon.plugins import Plugins
 from vqmon.daemon.processes import Inbox
 from vqmon.daemon.reloading import ConfigurationFile
@@ -45,6 +46,7 @@ from vqmon.daemon.visits import Calendar, Visit, VisitQueue
 from vqmon.daemon.watches import pictures_of
 from vqmon.domain import AlertEvent, Segment, Stream
 from vqmon.errors import AlreadyRunning, ScorerError, StoreError
+from vqmon.metrics import Metrics, Now, Timed
 from vqmon.settings import Settings
 from vqmon.store import InstanceLock, SqlStore
 
@@ -61,6 +63,9 @@ SUPERSEDED = (
     "lock file beside the database alone, and give each daemon an `instance` name of its own"
 )
 LONGEST_FOLDER = 50
+BACKLOG_SECONDS = 10.0
+"""How often the messages that wait are counted."""
+
 STANDSTILL_SECONDS = 5.0
 """A turn that took longer was interrupted: a paused machine, a debugger, swapping."""
 
@@ -119,6 +124,7 @@ class Supervisor:
         lock: InstanceLock,
         journal: Journal,
         *,
+        site: Site,
         config_path: Path | None = None,
         data_dir: Path | None = None,
         duration: float | None = None,
@@ -127,6 +133,8 @@ class Supervisor:
     ) -> None:
         self._settings = self._fixed = settings
         self._store = store
+        self._site = site
+        self.metrics = Metrics(settings)
         self._file = ConfigurationFile(config_path, settings, data_dir)
         self._inbox: Inbox = queue.SimpleQueue()
         self._manager = ServiceManager()
@@ -145,7 +153,7 @@ class Supervisor:
         self._journal = journal
         self._alerts = Alerts(store, settings, lambda some: self._post(Happened(tuple(some))))
         self._writer = Writer(
-            self._alerts,
+            Timed(self._alerts, self.metrics),
             self._journal,
             still_active=lambda: _still_active(lock),
             superseded=lambda: self._post(Superseded()),
@@ -156,7 +164,7 @@ class Supervisor:
         scorer, address = settings.scorer, folder / f"scoring-{settings.instance[:20]}.sock"
         level = logging.getLogger("vqmon").getEffectiveLevel()
         plan = ScoringPlan(scorer.model, scorer.device, scorer.threads, address, level)
-        self._scoring = Scoring(plan, self._inbox)
+        self._scoring = Scoring(plan, self._inbox, self.metrics.scored)
         self._delivering = Delivering(
             DeliveryPlan(settings.database, settings.instance, tuple(settings.targets()), level),
             self._inbox,
@@ -180,6 +188,8 @@ class Supervisor:
             self._inbox,
             keep=self._keep,
             visit_over=self._visits.over,
+            counted=self.metrics.counted,
+            interrupted=self.metrics.interrupted,
         )
         self._calendar = Calendar(
             due=lambda visit: self._post(Due(visit)),
@@ -216,6 +226,7 @@ class Supervisor:
         self._house.tidy_packets(self._settings)
         self._house.enter_into(self._calendar)
         self._calendar.every(LOOK_SECONDS, self._look_at_alerts, first=LOOK_SECONDS)
+        self._calendar.every(BACKLOG_SECONDS, self._count_backlog, first=0.0)
         self._calendar.start()
 
     def _turn(self, patience: float) -> None:
@@ -245,6 +256,8 @@ class Supervisor:
         if not self._reading and self._file.changed(clock):
             self._reload()
         self._tell_manager(clock)
+        with contained("say how vqmon stands"):
+            self._tell_site(clock)
 
     def _react(self, who: object, what: Any) -> None:
         match what:
@@ -271,6 +284,8 @@ class Supervisor:
                 self._scoring.gone(time.monotonic())
             case Alive() if self._delivering.owns(who):
                 self._delivering.alive(time.monotonic())
+            case Sent() if self._delivering.owns(who):
+                self.metrics.sent(who, what.counts)
             case Gone() if self._delivering.owns(who):
                 self._delivering.gone(time.monotonic())
             case Alive() if self._asking.owns(who):
@@ -299,6 +314,7 @@ class Supervisor:
         """Every row goes this way, in the order in which it was finished."""
         segment = self._storage.told(segment)
         self._journal.append(segment)
+        self.metrics.add(segment)
         if self._on_segment:
             with contained("tell about segment", segment.stream):
                 self._on_segment(segment)
@@ -328,6 +344,13 @@ class Supervisor:
         """In the calendar's thread; while the database is away the writer says so."""
         with suppress(StoreError):
             self._alerts.look()
+
+    def _count_backlog(self) -> None:
+        """In the calendar's thread."""
+        try:
+            self.metrics.backlog(self._store.backlog())
+        except StoreError:
+            self.metrics.backlog(None)
 
     # -- streams and visits
 
@@ -398,6 +421,8 @@ class Supervisor:
     def _reread(self, new: Settings | None) -> None:
         self._reading = False
         self._alerts.about_us(_about_file(self._file.refused))
+        if new is not None or self._file.refused:
+            self.metrics.reloaded(good=new is not None)
         if new is not None:
             self._take(new)
         self._told = ""
@@ -413,6 +438,7 @@ class Supervisor:
             log.warning("restart_needed", extra={"section": section})
         self._settings = new
         self._alerts.configure(new)
+        self.metrics.configure(new)
         moved = [n for n in changes.changed if old.streams[n].schedule or new.streams[n].schedule]
         self._unwatch([*changes.removed, *moved])
         self._watch([*changes.added, *changes.changed])
@@ -457,6 +483,42 @@ class Supervisor:
             self._watchdog_at = clock + period
             self._manager.say("WATCHDOG=1")
 
+    def _tell_site(self, clock: float) -> None:
+        self.metrics.stands(self._now())
+        self._site.say(*self._unready(clock))
+        self._site.turned()
+
+    def _unready(self, clock: float) -> Iterator[str]:
+        """Why vqmon is not ready. How its streams are does not count."""
+        if not self._is_ready:
+            yield STARTING
+        if self._writer.away:
+            yield "The database does not take segments; they wait."
+        elif clock - self._writer.beat > WRITER_SILENT_SECONDS:
+            yield "The database does not answer."
+        if not self._scoring.here:
+            yield "The scoring process does not answer."
+
+    def _now(self) -> Now:
+        return Now(
+            states=self._roster.states(),
+            alerts=self._alerts.active(),
+            plugins=self._plugins.standings(),
+            scorer=self._scoring.here,
+            writer=self._asking.asks,
+            model=self._scoring.model,
+            database=not self._writer.away,
+            queue_bytes=self._journal.waiting_bytes,
+            lost=self._journal.lost,
+            restarts={
+                "ingest": self._roster.replaced,
+                "scoring": self._scoring.ended,
+                "delivery": self._delivering.ended,
+                "writer": self._asking.ended,
+            },
+            resident=self._roster.resident_bytes(),
+        )
+
     def _everything_runs(self, clock: float) -> bool:
         runs = self._roster.ready and self._scoring.answers
         return runs or clock - self._begun > READY_SECONDS
@@ -475,6 +537,7 @@ class Supervisor:
             "instance": settings.instance,
             "database": self._store.name,
             "evidence": str(settings.evidence_dir),
+            "http": self._site.url or "off",
             "streams": len(settings.streams),
             "visited": scheduled,
             "model": self._scoring.model,
@@ -508,6 +571,7 @@ class Supervisor:
     def _finish(self) -> None:
         """In order, and within ten seconds: streams, plugins, scoring, rows, deliveries."""
         self._manager.say("STOPPING=1", "STATUS=stopping")
+        self._site.say(STOPPING)
         for step in (
             self._calendar.stop,
             self._leave_streams,

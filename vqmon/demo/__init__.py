@@ -81,6 +81,7 @@ def watch(url: str, folder: Path, seconds: float, seen: Callable[[Segment], None
     settings = Settings.model_validate(
         {
             "instance": "demo",
+            "http": "off",
             "data_dir": str(folder),
             "streams": {
                 STREAM: {

@@ -138,7 +138,9 @@ def configured(folder: Path, given: Mapping[str, Any]) -> Settings:
     """The same, checked, with its data in `folder`."""
     from vqmon.settings import Settings
 
-    return Settings.model_validate({"instance": "demo", "data_dir": str(folder), **given})
+    return Settings.model_validate(
+        {"instance": "demo", "http": "off", "data_dir": str(folder), **given}
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -49,6 +50,9 @@ MAX_UNREAD = 1 << 23
 
 LOOK_UP_SECONDS = 0.5
 """How often the loop looks whether it shall stop."""
+
+LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, float("inf"))
+"""Seconds up to which latencies are counted together."""
 
 QUIET_SECONDS = 60.0
 """Between two log lines about pictures that cannot be scored."""
@@ -161,6 +165,7 @@ class _Counts:
     latency_seconds: float = 0.0
     latency_seconds_max: float = 0.0
     batch_sizes: Counter[int] = field(default_factory=Counter)
+    latencies: list[int] = field(default_factory=lambda: [0] * len(LATENCIES))
 
 
 class ScoringServer:
@@ -343,6 +348,8 @@ class ScoringServer:
         counts.scoring_seconds += ended - begun
         counts.latency_seconds += sum(latencies)
         counts.latency_seconds_max = max(counts.latency_seconds_max, *latencies)
+        for latency in latencies:
+            counts.latencies[bisect_left(LATENCIES, latency)] += 1
 
     def _stats(self) -> dict[str, Any]:
         counts = self._counts
@@ -360,6 +367,7 @@ class ScoringServer:
             "latency_seconds": counts.latency_seconds,
             "latency_seconds_max": counts.latency_seconds_max,
             "batch_sizes": {str(size): n for size, n in sorted(counts.batch_sizes.items())},
+            "latencies": [[str(it), n] for it, n in zip(LATENCIES, counts.latencies, strict=True)],
         }
 
 

@@ -118,7 +118,8 @@ class SharedScorer:
 
         Keys: model, process, up_seconds, clients, queue_length, pictures, batches, failed,
         expired, scoring_seconds, latency_seconds, latency_seconds_max, batch_sizes
-        (size -> batches). Raises ScorerUnavailable when it does not answer by the deadline.
+        (size -> batches), latencies (pairs of an upper bound in seconds, as a text, and the
+        pictures between it and the bound before). Raises ScorerUnavailable when it does not answer by the deadline.
         """
         deadline = time.monotonic() + self._deadline
         link = self._linked(deadline)

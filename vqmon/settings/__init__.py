@@ -35,6 +35,7 @@ from vqmon.settings.running import (
     ScorerSettings,
     VisitSettings,
 )
+from vqmon.settings.serving import HttpSettings
 from vqmon.settings.watching import (
     EvidenceSettings,
     Expectation,
@@ -50,6 +51,7 @@ __all__ = [
     "AlertsSettings",
     "EvidenceSettings",
     "Expectation",
+    "HttpSettings",
     "IngestSettings",
     "LoggingSettings",
     "MaintenanceSettings",
@@ -87,6 +89,7 @@ class Settings(Section):
         description="SQLAlchemy URL: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME; "
         "empty is SQLite in `data_dir`.",
     )
+    http: HttpSettings = Field(HttpSettings(), description="Health and metrics over HTTP.")
     scorer: ScorerSettings = Field(
         ScorerSettings(), description="The quality model and what it runs on."
     )

@@ -71,6 +71,12 @@ class SqlOutbox:
         now = utc(now)
         return self._database.read(lambda connection: due(connection, now))
 
+    def backlog(self) -> dict[tuple[str, str], int]:
+        """How many wait and how many are dead letters, by (target, state); what is none is left
+        out.
+        """
+        return self._database.read(backlog)
+
     def queued(
         self, target: str | None = None, states: Sequence[str] = (), *, limit: int | None = None
     ) -> list[Queued]:
@@ -220,6 +226,16 @@ def due(connection: sa.Connection, now: datetime) -> list[str]:
     """Targets that something is due for, sorted."""
     query = sa.select(outbox.c.target).where(_due(now)).distinct().order_by(outbox.c.target)
     return list(connection.scalars(query))
+
+
+def backlog(connection: sa.Connection) -> dict[tuple[str, str], int]:
+    """How many are in one of these states, by (target, state)."""
+    query = (
+        sa.select(outbox.c.target, outbox.c.state, sa.func.count())
+        .where(outbox.c.state.in_(["waiting", "dead"]))
+        .group_by(outbox.c.target, outbox.c.state)
+    )
+    return {(target, state): count for target, state, count in connection.execute(query)}
 
 
 def select(
