@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# most tests of whole programs wait for the time of a stream to pass
+JOBS ?= $(shell expr $$(nproc) + 2)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PLUGIN_PACKAGES := $(PLUGINS:plugins/%=vqmon_%)
@@ -18,7 +20,7 @@ demo-loop: .venv/run  ## see an encoder being made better, and the proof; two mi
 	$(BIN)/vqmon demo --loop
 
 test: .venv/dev  ## all tests not marked slow or gpu; skips are listed with their reasons
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/dev  ## soak, wheel and other long tests
 	$(BIN)/python -m pytest -m "slow and not gpu" --timeout 1200

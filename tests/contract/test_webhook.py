@@ -166,8 +166,8 @@ def test_retry_after_is_heard(receiver: Receiver, status: int) -> None:
     [
         ("120", 120.0),
         (" 0 ", 0.0),
-        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90.0),
-        (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0.0),
+        pytest.param(format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90.0, id="date"),
+        pytest.param(format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0.0, id="past"),
         ("9" * 400, 86_400.0),
         ("soon", None),
         ("-5", None),

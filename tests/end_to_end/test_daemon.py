@@ -165,6 +165,7 @@ def test_when_the_scoring_process_dies_segments_say_so_until_it_is_back(
     assert not vqmon.events("ingest_ended")
 
 
+@pytest.mark.slow
 def test_fifty_streams_stop_within_ten_seconds(daemon: Callable[..., Daemon]) -> None:
     """A service manager kills what takes longer, and with it the segments in progress."""
     names = [f"camera-{number}" for number in range(50)]

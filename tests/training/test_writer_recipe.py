@@ -300,7 +300,7 @@ if processes.is_main_process:
 """
 
 
-@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 4])
 def test_two_processes_learn_what_one_learns(tmp_path: Path, folder: Path, rank: int) -> None:
     """DDP on the CPU: each answers for its own groups, and the weights come out the same."""
     pytest.importorskip("accelerate")

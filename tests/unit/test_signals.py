@@ -83,7 +83,7 @@ def totals(findings: tuple[Finding, ...]) -> Counter[str]:
 
 
 scripted = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 
@@ -221,6 +221,7 @@ def test_nothing_grows_with_time() -> None:
     assert max(sizes) < 150_000
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_even_when_nobody_ever_asks() -> None:
     signals = Signals(sampling="every")
 
