@@ -69,13 +69,49 @@ class Lessons:
     clean: Tensor
 
 
-class MeasuredQuality(nn.Module):
-    """(N, F) measures -> (N, bins) probabilities."""
+class Perceptrons(nn.Module):
+    """E perceptrons side by side on standardised measures."""
 
     low: Tensor
     high: Tensor
     centre: Tensor
     scale: Tensor
+
+    def __init__(self, members: int, sizes: Sequence[int], dropout: float) -> None:
+        """sizes: of the layers, inputs first. The last one starts near nothing."""
+        super().__init__()
+        self.layers = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for before, after in pairwise(sizes):
+            last = len(self.layers) == len(sizes) - 2
+            weight = torch.randn(members, before, after) * math.sqrt(1.5 / before)
+            self.layers.append(nn.Parameter(weight * (0.1 if last else 1.0)))
+            self.biases.append(nn.Parameter(torch.zeros(members, 1, after)))
+        self.dropout = dropout
+
+    def take(self, *, low: Tensor, high: Tensor, centre: Tensor, scale: Tensor) -> None:
+        """What measures are clipped to and measured by, (F,) each."""
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+        self.register_buffer("centre", centre)
+        self.register_buffer("scale", scale)
+
+    def standard(self, measures: Tensor) -> Tensor:
+        inside = torch.minimum(torch.maximum(measures, self.low), self.high)
+        return (inside - self.centre) / self.scale
+
+    def given(self, z: Tensor) -> Tensor:
+        """(E or 1, N, inputs) -> (E, N, outputs), each member's own."""
+        for i, (weight, bias) in enumerate(zip(self.layers, self.biases, strict=True)):
+            z = torch.matmul(z, weight) + bias
+            if i < len(self.layers) - 1:
+                z = functional.dropout(functional.gelu(z), self.dropout, self.training)
+        return z
+
+
+class MeasuredQuality(Perceptrons):
+    """(N, F) measures -> (N, bins) probabilities."""
+
     start: Tensor
     bins: Tensor
     seen: Tensor
@@ -83,54 +119,41 @@ class MeasuredQuality(nn.Module):
 
     def __init__(self, lessons: Lessons, coding: Sequence[int], recipe: Recipe) -> None:
         """`coding`: which measures are left to the penalty."""
-        super().__init__()
-        self.recipe = recipe
         opinions = lessons.opinions.flatten(0, -2)
+        seen = [i for i in range(opinions.shape[1]) if i not in set(coding)]
+        super().__init__(
+            recipe.members, (len(seen), recipe.hidden, recipe.hidden, 2), recipe.dropout
+        )
+        self.recipe = recipe
         everything = torch.cat([opinions, lessons.ladders.flatten(0, -2)])
-        self.register_buffer("low", everything.amin(0))
-        self.register_buffer("high", everything.amax(0))
-        self.register_buffer("centre", opinions.median(0).values)
-        self.register_buffer("scale", _spread(opinions))
-        width = opinions.shape[1]
+        self.take(
+            low=everything.amin(0),
+            high=everything.amax(0),
+            centre=opinions.median(0).values,
+            scale=_spread(opinions),
+        )
         self.register_buffer("coding", torch.tensor(list(coding), dtype=torch.long))
-        seen = [i for i in range(width) if i not in set(coding)]
         self.register_buffer("seen", torch.tensor(seen, dtype=torch.long))
         self.register_buffer("bins", torch.tensor(BINS, dtype=torch.float32))
-        usual = self._standard(opinions)[:, self.coding]
+        usual = self.standard(opinions)[:, self.coding]
         self.register_buffer(
             "start", usual.quantile(0.98, 0) if len(coding) else usual.new_zeros(0)
         )
         self.pull = nn.Parameter(torch.zeros(len(coding)))
-        self.layers = nn.ParameterList()
-        self.biases = nn.ParameterList()
-        sizes = [len(seen), recipe.hidden, recipe.hidden, 2]
-        for before, after in pairwise(sizes):
-            weight = torch.randn(recipe.members, before, after) * math.sqrt(1.5 / before)
-            self.layers.append(nn.Parameter(weight * (0.1 if after == 2 else 1.0)))
-            self.biases.append(nn.Parameter(torch.zeros(recipe.members, 1, after)))
-        self.dropout = recipe.dropout
 
     def forward(self, measures: Tensor) -> Tensor:
         return self.distributions(measures.unsqueeze(0)).mean(0)
 
     def distributions(self, measures: Tensor, *, fixed_pull: bool = False) -> Tensor:
         """(E or 1, N, F) -> (E, N, bins), each member's own."""
-        z = self._standard(measures)
-        h = z[..., self.seen]
-        for i, (weight, bias) in enumerate(zip(self.layers, self.biases, strict=True)):
-            h = torch.matmul(h, weight) + bias
-            if i < len(self.layers) - 1:
-                h = functional.dropout(functional.gelu(h), self.dropout, self.training)
+        z = self.standard(measures)
+        h = self.given(z[..., self.seen])
         middle = 60 + 30 * h[..., :1] - self._penalty(z, fixed_pull).unsqueeze(-1)
         spread = LEAST_SPREAD + 10 * functional.softplus(h[..., 1:])
         return torch.softmax(-0.5 * ((self.bins - middle) / spread) ** 2, -1)
 
     def expectation(self, distribution: Tensor) -> Tensor:
         return (distribution * self.bins).sum(-1)
-
-    def _standard(self, measures: Tensor) -> Tensor:
-        inside = torch.minimum(torch.maximum(measures, self.low), self.high)
-        return (inside - self.centre) / self.scale
 
     def _penalty(self, z: Tensor, fixed: bool) -> Tensor:
         """Points lost to coding damage beyond what pictures with opinions usually show."""

@@ -1,11 +1,13 @@
 """A trained network becomes the model folder that ships: calibrated, described, proved.
 
     python -m trainer.release --network WARMUP.pt --heads HEADS.pt --features F.npz --biq DIR \
-        --views FOLDER --synthetic FOLDER --out vqmon/models/lite [--figures evaluation.json]
+        --views FOLDER --levels levels.pt --synthetic FOLDER --out vqmon/models/lite \
+        [--figures evaluation.json]
 
-The score that ships is the mean of two distributions: the network's, and that of the perceptrons
-on measures alone (`trainer.measured`, the folder `models/measures`), which learned another way
-and err elsewhere. Levels and regions are the network's.
+What ships is the mean of two: of the network, and of perceptrons on measures alone, which learned
+another way and err elsewhere; for the score those of `trainer.measured` (the folder
+`models/measures`), for the levels of degradations those of `trainer.levels`. Regions are the
+network's.
 
 Everything that is chosen here is chosen on training-side pictures: calibration of score and
 uncertainty on the validation part of BIQ2021's train split, the thresholds of findings on clean
@@ -29,13 +31,14 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from trainer import evaluate, synthesise
+from trainer import levels as level_files
 from trainer.checkpoints import load as load_checkpoint
 from trainer.export import Described, batch_spread, export, parity, prepared, write_card
 from trainer.extract import probe_measures
 from trainer.groups import Pictures, load
+from trainer.levels import MeasuredLevels
 from trainer.measured import Lessons, MeasuredQuality, Recipe
 from trainer.policies import heads as head_files
-from trainer.policies.heads import Heads
 from trainer.policies.lite import Lite, served
 from trainer.warmup import load_network, opinions
 from vqmon.domain import DEGRADATIONS
@@ -51,6 +54,10 @@ LEAST_CLEAN = 200
 """Clean validation pictures from which on thresholds are chosen on them alone."""
 
 LEAST_THRESHOLD = 0.5
+
+NETWORK_LEVELS = 0.25
+"""Share of the network in the levels, chosen on validation contents."""
+
 LICENCE = "Apache-2.0"
 TERMS = {
     "BIQ2021": "terms not stated by its owner; its subset 3 comes from Unsplash",
@@ -69,16 +76,24 @@ LIMITS = [
 
 
 class Blend(nn.Module):
-    """What ships: the network, and half of the score from the perceptrons on measures."""
+    """What ships: half of the score and NETWORK_LEVELS of the levels from the network, the rest
+    from the perceptrons on measures.
+    """
 
-    def __init__(self, network: Lite, measured: MeasuredQuality) -> None:
+    def __init__(self, network: Lite, measured: MeasuredQuality, levels: MeasuredLevels) -> None:
         super().__init__()
-        self.network, self.measured = network, measured
+        self.network, self.measured, self.levels = network, measured, levels
 
     def forward(self, patches: Tensor, view: Tensor, measures: Tensor) -> tuple[Tensor, ...]:
         """Probabilities of score (B, bins), levels (B, 8, 6) and regions (B, 9)."""
         score, levels, regions = self.network(patches, view, measures)
-        return (score + self.measured(measures)) / 2, levels, regions
+        return *self.blended(score, levels, measures), regions
+
+    def blended(self, score: Tensor, levels: Tensor, measures: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the network's (B, bins) and (B, 8, 6), and the measures (B, M)."""
+        share = NETWORK_LEVELS
+        mixed = share * levels + (1 - share) * self.levels(measures)
+        return (score + self.measured(measures)) / 2, mixed
 
 
 def measured_quality(folder: Path) -> MeasuredQuality:
@@ -96,13 +111,12 @@ def measured_quality(folder: Path) -> MeasuredQuality:
     return network.eval()
 
 
-def read(
-    heads: Heads, features: NDArray[Any], measured: MeasuredQuality, measures: NDArray[Any]
-) -> tuple[NDArray[Any], ...]:
+def read(blend: Blend, features: NDArray[Any], measures: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     """Raw quality and spread (n,), level probabilities (n, 8, 6), at the offsets of serving."""
+    heads = blend.network.heads.eval()
     with torch.no_grad():
-        score, levels, _ = heads.eval()(torch.from_numpy(features).float())
-        score = (score + measured(torch.from_numpy(measures))) / 2
+        score, levels, _ = heads(torch.from_numpy(features).float())
+        score, levels = blend.blended(score, levels, torch.from_numpy(measures))
         quality = score @ heads.bins
         spread = (score * (heads.bins - quality[:, None]).square()).sum(-1).sqrt()
     return quality.numpy(), spread.numpy(), levels.numpy()
@@ -197,8 +211,8 @@ def release(
 
     measures_of: (n, M) of `pictures`, at the offsets of serving.
     """
-    network, measured = blend.network, blend.measured
-    quality, spread, levels = read(network.heads, pictures.features[:, 0], measured, measures_of)
+    network = blend.network
+    quality, spread, levels = read(blend, pictures.features[:, 0], measures_of)
     judged = (pictures.split == "validation") & np.isfinite(pictures.mos)
     said = pictures.mos[judged]
     line = quality_calibration(quality[judged], said)
@@ -249,7 +263,7 @@ def release(
         outputs,
         card_facts,
     )
-    export(Blend(served(network), measured), example, described, out)
+    export(Blend(served(network), blend.measured, blend.levels), example, described, out)
     _prove(blend, damaged, out)
 
 
@@ -283,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--biq", type=Path, required=True, help="BIQ2021 as published")
     parser.add_argument("--views", type=Path, required=True, help="folder of trainer.views, train")
     parser.add_argument("--measured", type=Path, default=MODELS / "measures")
+    parser.add_argument("--levels", type=Path, required=True, help="of trainer.levels")
     parser.add_argument("--synthetic", type=Path, required=True, help="of trainer.synthesise")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument("--version", default="1")
@@ -309,7 +324,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     damaged = synthesise.load(given.synthetic)
     parts = [it.views.measures[:, 0] for it in opinions(given.biq, given.views)]
     measures_of = np.concatenate([*parts, damaged.measures[:, 0]])  # in the order of `pictures`
-    blend = Blend(network, measured_quality(given.measured)).eval()
+    levels = level_files.load(given.levels)
+    blend = Blend(network, measured_quality(given.measured), levels).eval()
     release(blend, pictures, measures_of, damaged, out=given.out, facts=facts)
     return 0
 

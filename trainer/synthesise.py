@@ -172,12 +172,19 @@ def parts(folder: Path) -> list[Path]:
 
 def load(folder: Path) -> Synthetic:
     """All parts that are there. Raises FileNotFoundError for a folder without any."""
+    arrays = columns(folder, (*_NAMES, "kind"))
+    kinds = tuple(str(name) for name in arrays.pop("kind"))
+    return Synthetic(**arrays, kinds=kinds)
+
+
+def columns(folder: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Some fields of all samples that are there, by name. Raises FileNotFoundError without any."""
     files = parts(folder)
     if not files:
         raise FileNotFoundError(f"no samples in {folder}: see trainer/README.md")
     counts = [len(_array(file, "rung")) for file in files]
     arrays: dict[str, NDArray[Any]] = {}
-    for name in (*_NAMES, "kind"):  # into place, so that memory holds everything only once
+    for name in names:  # into place, so that memory holds everything only once
         first = _array(files[0], name)
         whole = arrays[name] = np.empty((sum(counts), *first.shape[1:]), first.dtype)
         begin = 0
@@ -186,8 +193,7 @@ def load(folder: Path) -> Synthetic:
             rows[:] = _array(file, name)
             if name == "ladder":
                 rows[rows >= 0] += int(file.stem.split("-")[1]) * SEEDS_APART
-    kinds = tuple(str(name) for name in arrays.pop("kind"))
-    return Synthetic(**arrays, kinds=kinds)
+    return arrays
 
 
 def _array(part: Path, name: str) -> NDArray[Any]:
