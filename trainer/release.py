@@ -289,6 +289,13 @@ def _prove(blend: Blend, damaged: synthesise.Synthetic, out: Path) -> None:
     write_card(out, card)
 
 
+def _figures(evaluation: Path) -> dict[str, Any]:
+    """The tables of trainer.evaluate without their details, which are long."""
+    tables = json.loads(evaluation.read_text())["tables"]
+    kept = ("title", "rows", "notes")
+    return {name: {key: table[key] for key in kept} for name, table in tables.items()}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainer.release", description=__doc__)
     parser.add_argument("--network", type=Path, required=True, help="of trainer.warmup")
@@ -319,7 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "split": "validation from the published train split by subset, near-duplicates "
             "(256-bit dHash, 10 bits) undivided; the published test split is only for figures",
         },
-        "figures": json.loads(given.figures.read_text())["tables"] if given.figures else {},
+        "figures": _figures(given.figures) if given.figures else {},
     }
     damaged = synthesise.load(given.synthetic)
     parts = [it.views.measures[:, 0] for it in opinions(given.biq, given.views)]
