@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import pickle
 import platform
@@ -61,7 +62,8 @@ def load(path: Path) -> dict[str, Any]:
 def write_card(path: Path, *, seed: int, data: Mapping[str, Path], **facts: Any) -> None:
     """JSON beside a checkpoint: when, on what code, data and seed, with which figures.
 
-    data: name -> file it was read from; kept with size and SHA-256. facts: JSON values.
+    data: name -> file it was read from; kept with size and SHA-256. facts: JSON values; a figure
+    that could not be told, NaN, becomes null.
     """
     card = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -73,8 +75,16 @@ def write_card(path: Path, *, seed: int, data: Mapping[str, Path], **facts: Any)
         **facts,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_told(card), indent=1, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _told(held) for name, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(held) for held in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def commit() -> str | None:

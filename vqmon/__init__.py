@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vqmon.ports import Evidence, Plugin, PluginContext, Scorer, SegmentStore, Source
     from vqmon.quantities import parse_duration, parse_size
     from vqmon.scorers import load_scorer
+    from vqmon.scorers.recording import Recording
     from vqmon.sources import open_source
     from vqmon.store import open_store
 
@@ -49,6 +50,7 @@ __all__ = [
     "Frame",
     "Plugin",
     "PluginContext",
+    "Recording",
     "Rollup",
     "Scorer",
     "Segment",
@@ -68,6 +70,7 @@ __all__ = [
 
 _HOMES = {
     "ConfigError": "errors",
+    "Recording": "scorers.recording",
     "VqmonError": "errors",
     "load_config": "config:load",
     "load_scorer": "scorers",

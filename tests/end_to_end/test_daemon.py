@@ -479,7 +479,7 @@ def test_a_database_that_is_away_at_the_end_gets_its_rows_at_the_next_start(
     with sqlite3.connect(vqmon.folder / "data/vqmon.db", isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
         time.sleep(3)
-        begun = time.monotonic()
+        begun, asked_to_stop = time.monotonic(), datetime.now().astimezone()
         assert vqmon.stop(20) == 0
         assert time.monotonic() - begun < 10
         other.execute("ROLLBACK")
@@ -494,7 +494,7 @@ def test_a_database_that_is_away_at_the_end_gets_its_rows_at_the_next_start(
 
     rows = [row for row in vqmon.rows() if row.started_at < first_run]
     assert_tiled(rows)
-    assert (first_run - end_of(rows[-1])).total_seconds() < 8
+    assert (asked_to_stop - end_of(rows[-1])).total_seconds() < 3, "all but the segment in progress"
 
 
 @pytest.mark.slow

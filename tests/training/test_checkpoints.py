@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pickle
 from pathlib import Path
 
@@ -94,6 +95,16 @@ def test_a_card_says_where_a_checkpoint_came_from(tmp_path: Path) -> None:
     assert card["torch"] == torch.__version__
     assert card["made_at"].endswith("+00:00")
     assert "commit" in card
+
+
+def test_a_figure_that_could_not_be_told_does_not_cost_the_card(tmp_path: Path) -> None:
+    """A correlation of two pictures is NaN, which JSON cannot hold."""
+    checkpoints.write_card(
+        tmp_path / "card.json", seed=7, data={}, validation={"ss01": math.nan, "all": [0.7]}
+    )
+
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["validation"] == {"ss01": None, "all": [0.7]}
 
 
 def test_the_commit_says_whether_the_checkout_was_edited(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -274,6 +274,15 @@ def test_a_change_that_did_nothing_is_taken_back() -> None:
     assert decision.data["to"] == LADDER[0].as_json()
 
 
+def test_a_bitrate_that_fell_although_more_was_asked_did_not_follow() -> None:
+    after = [segment(n, quality=40, kbps=900) for n in (50, 60, 70)]
+
+    decision = decide(after, ASKED, known=BEFORE)
+
+    assert decision is not None
+    assert "1400 kb/s became 900: the encoder did not follow" in decision.reason
+
+
 def test_a_fault_that_went_away_counts_even_when_the_score_hardly_moved() -> None:
     after = [segment(n, quality=41) for n in (50, 60, 70)]
 

@@ -31,7 +31,6 @@ from vqmon.domain import Assessment, Comparison, Decision, Delivery, Queued, Seg
 from vqmon.errors import ScorerError, StoreError, VqmonError
 from vqmon.plugins.finding import Found
 from vqmon.ports import Scorer
-from vqmon.preprocess import Prepared
 
 if TYPE_CHECKING:
     from vqmon.store import SqlStore
@@ -122,8 +121,9 @@ class Context:
 
     def score(self, path: Path, *, every: float = 1.0) -> list[Assessment]:
         from vqmon.files import score_file
+        from vqmon.scorers.recording import Recording
 
-        recording = _Recording(self._scorer)
+        recording = Recording(self._scorer)
         result = score_file(str(path), recording, sample_every=every)
         if not result.scored:
             raise ScorerError(f"{path} cannot be scored: {result.message}")
@@ -188,25 +188,3 @@ class Context:
             if self._linked is None:
                 self._linked = SharedScorer(self._plan.scoring, deadline=SCORE_SECONDS)
             return self._linked
-
-
-class _Recording:
-    """A scorer that keeps what it said of each picture."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self.said: list[Assessment] = []
-        self._scorer = scorer
-
-    @property
-    def model(self) -> str:
-        return self._scorer.model
-
-    def assess(self, pictures: Sequence[Prepared]) -> list[Assessment]:
-        assessed = self._scorer.assess(pictures)
-        self.said += assessed
-        return assessed
-
-    def compare(
-        self, a: Sequence[Assessment], b: Sequence[Assessment], *, same_content: bool = False
-    ) -> Comparison:
-        return self._scorer.compare(a, b, same_content=same_content)

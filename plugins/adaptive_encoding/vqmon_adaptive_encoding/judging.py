@@ -22,7 +22,7 @@ from vqmon_adaptive_encoding.watching import (
 )
 
 FOLLOWED = 0.05
-"""A bitrate that moved by less than this share did not follow."""
+"""A bitrate that moved by less than this share the way that was asked did not follow."""
 
 
 def judged(
@@ -93,7 +93,7 @@ def _verdict(
         good = _better(case, comparison) or (faulty == 0 and comparison.margin <= 0)
         word = "better" if good else "nothing improved"
     fault = f"{change.finding or 'a fault'} in {faulty} of {len(after)} segments since"
-    why = f"{word}: {_points(comparison, before, after)}; {fault}; {_rates(before, after)}"
+    why = f"{word}: {_points(comparison, before, after)}; {fault}; {_rates(change, before, after)}"
     numbers = {
         "gain": round(-comparison.margin, 2),
         "better": {"a": "before", "b": "after"}.get(comparison.better, "similar"),
@@ -120,11 +120,12 @@ def _points(comparison: Comparison, before: Sequence[Segment], after: Sequence[S
     )
 
 
-def _rates(before: Sequence[Segment], after: Sequence[Segment]) -> str:
+def _rates(change: Change, before: Sequence[Segment], after: Sequence[Segment]) -> str:
     was, became = usual_kbps(before), usual_kbps(after)
     if was is None or became is None:
         return "the bitrate was not measured"
-    ignored = abs(became - was) <= FOLLOWED * was
+    moved = became - was if change.kind == "raise" else was - became
+    ignored = moved <= FOLLOWED * was
     return f"{was:.0f} kb/s became {became:.0f}" + ": the encoder did not follow" * ignored
 
 

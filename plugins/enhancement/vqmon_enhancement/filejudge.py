@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from vqmon import Assessment, Comparison, Finding, Scorer, Stream, VqmonError, monitor, open_source
+from vqmon import (
+    Assessment,
+    Comparison,
+    Finding,
+    Recording,
+    Scorer,
+    Stream,
+    VqmonError,
+    monitor,
+    open_source,
+)
 
 BATCH = 8
 
@@ -26,34 +35,12 @@ class FileJudge:
 
         Raises SourceError for a file that cannot be read.
         """
-        recording = _Recording(self._scorer)
+        recording = Recording(self._scorer)
         stream = Stream(path.name, str(path.absolute()), sampling="every", sample_every=every)
         segments = list(monitor(stream, open_source(stream), recording, batch=BATCH))
         if not segments:
             raise VqmonError(f"{path}: holds no media")
         return recording.said, [it for segment in segments for it in segment.findings]
-
-    def compare(
-        self, a: Sequence[Assessment], b: Sequence[Assessment], *, same_content: bool = False
-    ) -> Comparison:
-        return self._scorer.compare(a, b, same_content=same_content)
-
-
-class _Recording:
-    """A scorer that keeps what it said."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self.said: list[Assessment] = []
-        self._scorer = scorer
-
-    @property
-    def model(self) -> str:
-        return self._scorer.model
-
-    def assess(self, pictures: Sequence[Any]) -> list[Assessment]:
-        assessed = self._scorer.assess(pictures)
-        self.said += assessed
-        return assessed
 
     def compare(
         self, a: Sequence[Assessment], b: Sequence[Assessment], *, same_content: bool = False
