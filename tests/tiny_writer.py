@@ -76,11 +76,18 @@ def tokenizer() -> Any:
 
 
 def network(
-    kind: str = "qwen2_5_vl", *, seed: int = 0, width: int = WIDTH, layers: int = 2, depth: int = 2
+    kind: str = "qwen2_5_vl",
+    *,
+    seed: int = 0,
+    width: int = WIDTH,
+    layers: int = 2,
+    depth: int = 2,
+    patch: int | None = None,
 ) -> Any:
     """The model, on the CPU, float32, in evaluation mode; the same weights for the same seed.
 
-    layers: of the language model; depth: of the vision tower; width: of both.
+    layers: of the language model; depth: of the vision tower; width: of both. patch: as of
+    `processor`.
     """
     import torch
     import transformers
@@ -91,6 +98,7 @@ def network(
         "qwen3_vl": transformers.Qwen3VLForConditionalGeneration,
     }[kind]
     config = configuration(kind, width=width, layers=layers, depth=depth)
+    config.vision_config.patch_size = patch or config.vision_config.patch_size
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = family(config)

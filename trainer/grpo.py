@@ -77,6 +77,9 @@ class Args:
     lr: float = 1e-4
     lr_last: float = 0.0
     """the rate falls linearly from `lr` to this"""
+    lr_ramp: int = 0
+    """steps in which the rate rises to `lr` first: Adam's first steps are as long as any, though
+    it has seen next to nothing, and can end all variety among answers before it taught anything"""
     weight_decay: float = 0.0
     clip_low: float = 0.2
     clip_high: float = 0.2
@@ -97,7 +100,16 @@ class Args:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        for name in ("lr", "lr_last", "weight_decay", "clip_low", "clip_high", "kl", "seed"):
+        for name in (
+            "lr",
+            "lr_last",
+            "lr_ramp",
+            "weight_decay",
+            "clip_low",
+            "clip_high",
+            "kl",
+            "seed",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
         if not self.max_grad_norm > 0:
@@ -399,6 +411,7 @@ def _mixed(*numbers: int) -> int:
 
 def _set_rate(optimiser: Any, args: Args, step: int) -> None:
     rate = args.lr + (args.lr_last - args.lr) * step / args.steps
+    rate *= min(1.0, (step + 1) / (args.lr_ramp + 1))
     for group in optimiser.param_groups:
         group["lr"] = rate
 

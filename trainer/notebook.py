@@ -14,6 +14,7 @@ from torch import Tensor
 from trainer import evaluate
 from trainer.grpo import Batch, Component, Rollout
 from trainer.policies.writer import Writer
+from trainer.processes import Alone, share
 
 Reward = Callable[[Rollout, Batch], Tensor]
 
@@ -78,6 +79,7 @@ def held_out(
     By the name of each component, and `likeliest_` with it. reward: the weighted mean of what the
     components earned, sampled. unreadable: share, sampled. srcc: of the likeliest scores.
     """
+    batch = share(batch, Alone(policy.device))
     seeds = torch.arange(1, 1 + len(batch["task"]))
     sampled, likeliest = policy.answer(batch, answers, seeds), policy.likeliest(batch)
     figures: dict[str, float] = {}

@@ -18,7 +18,7 @@ class Alone:
     process_index = 0
     is_main_process = True
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
 
     def prepare(self, policy: Any, optimiser: Any) -> tuple[Any, Any]:

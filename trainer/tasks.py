@@ -13,7 +13,7 @@ A step's groups are 3 to 5 questions of one task and one set. Every batch is a f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast, overload
 
@@ -46,7 +46,7 @@ class Shown:
 
     crop: side of a square cut out at a place that `seed` chooses, 0 for the whole picture.
     kind, strength: of trainer.degrade; strength 0 is undamaged. The same seed at another strength
-    is the same damage, only more of it.
+    is the same damage, only more of it. variant: the name of one way to do it; "" for any.
     """
 
     path: Path
@@ -54,15 +54,21 @@ class Shown:
     kind: str = "noise"
     strength: float = 0.0
     seed: int = 0
+    variant: str = ""
 
     def picture(self) -> Picture:
-        """(h, w, 3) uint8 R'G'B'. Raises PictureUnsupported: nothing stands in for it."""
+        """(h, w, 3) uint8 R'G'B'.
+
+        Raises PictureUnsupported, nothing stands in for a picture; ValueError for no variant.
+        """
         rng = np.random.default_rng(self.seed)
         whole = read_picture(self.path)
         cut = _cut(whole, self.crop, rng) if self.crop else whole
         if not self.strength:
             return cut
-        variants = VARIANTS[self.kind]
+        variants = [v for v in VARIANTS[self.kind] if self.variant in ("", v.name)]
+        if not variants:
+            raise ValueError(f"{self.kind} has no variant {self.variant!r}")
         weights = np.array([variant.weight for variant in variants])
         variant = variants[int(rng.choice(len(variants), p=weights / weights.sum()))]
         return variant(cut, self.strength, np.random.default_rng((self.seed, 1)))
@@ -116,7 +122,7 @@ class Listed:
 class Made:
     """Clean photographs, damaged here at known levels, a third of them as often left clean.
 
-    levels: to draw from. crop: as of `Shown`. quality_of: level (0 clean) -> quality, for a
+    levels: to draw from. crop: as of `Shown`. variants: of a kind, the only one. quality_of: level (0 clean) -> quality, for a
     score task on a scale that was calibrated; without it no question has a quality.
     """
 
@@ -127,6 +133,7 @@ class Made:
     crop: int = 0
     clean_share: float = 0.2
     quality_of: Mapping[int, float] | None = None
+    variants: Mapping[str, str] = field(default_factory=dict)
 
     def draw(self, size: int, rng: np.random.Generator) -> list[Question]:
         makers: dict[str, Callable[[np.random.Generator], Question]] = {
@@ -151,19 +158,16 @@ class Made:
     def _two(self, rng: np.random.Generator) -> Question:
         weak, strong = sorted(rng.choice((0, *self.levels), 2, replace=False).tolist())
         first = self._shown(rng, weak)
-        second = Shown(first.path, first.crop, first.kind, strong, first.seed)
+        second = replace(first, strength=float(strong))
         if rng.random() < 0.5:
             return Question(self.task, (first, second), preferred=1.0)
         return Question(self.task, (second, first), preferred=0.0)
 
     def _shown(self, rng: np.random.Generator, strength: float) -> Shown:
-        return Shown(
-            self.photographs[int(rng.integers(len(self.photographs)))],
-            self.crop,
-            self.kinds[int(rng.integers(len(self.kinds)))],
-            float(strength),
-            int(rng.integers(1 << 31)),
-        )
+        path = self.photographs[int(rng.integers(len(self.photographs)))]
+        kind = self.kinds[int(rng.integers(len(self.kinds)))]
+        seed = int(rng.integers(1 << 31))
+        return Shown(path, self.crop, kind, float(strength), seed, self.variants.get(kind, ""))
 
     def _quality(self, level: int) -> float:
         if self.quality_of is None:

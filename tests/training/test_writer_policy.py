@@ -133,6 +133,34 @@ def test_pictures_seen_once_give_what_pictures_seen_each_time_give(
     assert torch.allclose(once, each, atol=1e-4)
 
 
+@pytest.mark.parametrize("length", [1, 5])
+@pytest.mark.parametrize("kind", tiny_writer.KINDS)
+def test_a_prompt_read_once_gives_what_a_prompt_read_for_each_answer_gives(
+    kind: str, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log-probabilities and gradients, with prompts of unequal length and answers that ended."""
+    trained, given = policy(kind=kind), mixed(kind)
+    actions = torch.randint(0, 256, (3, 2, length), generator=torch.Generator().manual_seed(0))
+    actions[1, 0, length // 2 :] = trained.ends[0]
+    forward, widths = trained.network.forward, list[tuple[int, int]]()
+
+    def watched(*args: Any, **inputs: Any) -> Any:
+        widths.append(tuple(inputs["input_ids"].shape))
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(trained.network, "forward", watched)
+    once, slopes = trained(given, actions).log_prob, gradients(trained, given, actions)
+    shared = widths[:2]
+    monkeypatch.setattr(writer, "turns", lambda _network: False)
+    each = trained(given, actions).log_prob
+
+    assert torch.allclose(once, each, atol=1e-4)
+    for name, slope in gradients(trained, given, actions).items():
+        assert torch.allclose(slope, slopes[name], atol=1e-4 * float(slope.abs().max() + 1)), name
+    assert shared[0][0] == 3
+    assert length == 1 or shared[1] == (6, length - 1)
+
+
 def test_log_probabilities_are_those_of_the_plain_model() -> None:
     """Against transformers' own forward pass on one row, written out."""
     trained = policy(temperature=0.7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 from tests import tiny_writer
 from trainer import rewards, tasks
 from trainer.datasets import Damaged, Preference, Sample
+from trainer.degrade import VARIANTS
 from trainer.grpo import Rollout
 from trainer.processes import share
 from trainer.tasks import Asking, Listed, Made, Question, Questions, Shown
@@ -70,6 +72,23 @@ def test_every_batch_is_a_function_of_seed_and_step(photographs: list[Path]) -> 
 
     assert first == second
     assert first != other
+
+
+def test_a_source_can_keep_to_one_way_of_each_damage(photographs: list[Path]) -> None:
+    """And then shows what that way alone makes of the picture."""
+    made = Made("degradation", photographs, kinds=["noise"], variants={"noise": "white"})
+    shown = made.draw(1, np.random.default_rng(4))[0].pictures[0]
+
+    assert shown.variant == "white"
+    white = next(v for v in VARIANTS["noise"] if v.name == "white")
+    whole = np.asarray(Image.open(shown.path).convert("RGB"))
+    expected = white(whole, 3.0, np.random.default_rng((shown.seed, 1)))
+    assert np.array_equal(replace(shown, strength=3.0).picture(), expected)
+
+
+def test_a_variant_that_is_not_there_is_an_error(photographs: list[Path]) -> None:
+    with pytest.raises(ValueError, match="noise has no variant 'pink'"):
+        Shown(photographs[0], strength=2.0, variant="pink").picture()
 
 
 def test_a_batch_knows_of_each_task_only_what_that_task_asks(photographs: list[Path]) -> None:

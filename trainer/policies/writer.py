@@ -11,9 +11,9 @@ Drawing inverts the cumulative distribution at numbers that come from a row's ow
 answers the same in whatever batch and in however many processes. Placeholders of pictures are
 never drawn: an answer that holds one could not be read back.
 
-A picture goes through the vision tower once, however many answers there are to it. Answers go
-through in parts of `at_once`, each computed anew for its gradient, so that memory is that of one
-part.
+A prompt goes through once, however many answers there are to it; where layers are checkpointed
+that is true of its pictures alone. Answers go through in parts of `at_once`, each computed anew
+for its gradient, so that memory is that of one part.
 
 The reference is the model without its adapter; without an adapter, a frozen copy.
 
@@ -167,6 +167,60 @@ class Writer(nn.Module):
         """(n, T) of the tokens `actions` that answer prompts[rows[i]]; 0 on padding."""
         network = self._speaker()
         mask = written(actions, self.ends)
+        answer = self._after_shared if self._can_share(network, rows) else self._after_each
+        said = tempered(
+            answer(network, prompts, rows, actions, mask), self.temperature, self.forbidden
+        )
+        chosen = said.gather(-1, actions[..., None]).squeeze(-1) - said.logsumexp(-1)
+        return chosen.where(mask, 0.0)
+
+    def _can_share(self, network: Any, rows: Sequence[int]) -> bool:
+        """Layers that are checkpointed, which they are in training mode, keep nothing to share."""
+        checkpointed = network.training or (self.checkpointing and torch.is_grad_enabled())
+        return len(set(rows)) < len(rows) and not checkpointed and turns(network)
+
+    def _after_shared(
+        self,
+        network: Any,
+        prompts: Sequence[Prompt],
+        rows: Sequence[int],
+        actions: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
+        """(n, T, V) logits of each token; a prompt goes through the network once for its answers.
+
+        Answers are much shorter than a prompt with pictures. The gradient is the same: through
+        the keys and values that all answers to a prompt look back at.
+        """
+        distinct = sorted(set(rows))
+        place = torch.tensor([distinct.index(row) for row in rows], device=actions.device)
+        inputs = self.inputs(prompts, distinct, network)
+        before = inputs["attention_mask"]
+        held = network(**inputs, logits_to_keep=1, use_cache=True)
+        first: Tensor = held.logits[place]  # (n, 1, V)
+        if actions.shape[1] == 1:
+            return first
+        held.past_key_values.batch_select_indices(place)
+        begin = before.sum(-1, keepdim=True) + plain(network).model.rope_deltas
+        position = begin[place] + torch.arange(actions.shape[1] - 1, device=actions.device)
+        rest = network(
+            input_ids=actions[:, :-1],
+            attention_mask=torch.cat([before[place], mask[:, :-1].to(before)], 1),
+            position_ids=position.expand(3, -1, -1),  # text: the same along all three axes
+            past_key_values=held.past_key_values,
+            use_cache=True,
+        ).logits
+        return torch.cat([first, rest], 1)
+
+    def _after_each(
+        self,
+        network: Any,
+        prompts: Sequence[Prompt],
+        rows: Sequence[int],
+        actions: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
+        """(n, T, V) logits of each token; the prompt goes through the network before every answer."""
         inputs = self.inputs(prompts, rows, network)
         length = actions.shape[1]
         inputs["input_ids"] = torch.cat([inputs["input_ids"], actions], 1)
@@ -174,10 +228,8 @@ class Writer(nn.Module):
             beside = mask if name == "attention_mask" else torch.zeros_like(mask)
             inputs[name] = torch.cat([inputs[name], beside.to(inputs[name])], 1)
         with self._economically(network):
-            logits = network(**inputs, logits_to_keep=length + 1, use_cache=False).logits
-        said = tempered(logits[:, :-1], self.temperature, self.forbidden)  # (n, T, V)
-        chosen = said.gather(-1, actions[..., None]).squeeze(-1) - said.logsumexp(-1)
-        return chosen.where(mask, 0.0)
+            logits: Tensor = network(**inputs, logits_to_keep=length + 1, use_cache=False).logits
+        return logits[:, :-1]
 
     def inputs(
         self, prompts: Sequence[Prompt], rows: Sequence[int], network: Any
@@ -502,10 +554,19 @@ def adapted(network: Any) -> bool:
     return hasattr(network, "peft_config") and hasattr(network, "disable_adapter")
 
 
+def plain(network: Any) -> Any:
+    """Without what peft has put around it."""
+    return network.get_base_model() if adapted(network) else network
+
+
 def takes_encoded(network: Any) -> bool:
     """True where pictures may be given as what the vision tower made of them."""
-    plain = network.get_base_model() if adapted(network) else network
-    return "mm_encoder_outputs" in inspect.signature(plain.forward).parameters
+    return "mm_encoder_outputs" in inspect.signature(plain(network).forward).parameters
+
+
+def turns(network: Any) -> bool:
+    """True where the network tells at which position the text behind pictures goes on."""
+    return hasattr(getattr(plain(network), "model", None), "rope_deltas")
 
 
 def repeated(counts: Sequence[int], place: Sequence[int]) -> list[int]:
