@@ -152,7 +152,7 @@ def main() -> None:
     found = sorted(given.photographs.rglob("*.png"))
     processor = tiny_writer.processor(patch=PATCH)
     prepare = tasks.prepared(processor, writer_learns.short_prompts())
-    questions = writer_learns.asked(found, LESSON, prepare, LESSON.questions, seed=1)
+    questions = writer_learns.asked(found, prepare, LESSON.questions, seed=1)
     policy = writer_learns.spoken(writer_learns.seeing(LESSON).to(given.device), processor)
     steps = given.steps + WARM_UP
     if given.which == "ours":
