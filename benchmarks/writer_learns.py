@@ -390,6 +390,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--control", action="store_true", help="run the controls alone")
+    parser.add_argument("--steps", type=int, default=Lesson().steps, help="of GRPO")
     parser.add_argument("--device", default="cpu", help="cpu or cuda; default %(default)s")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="plot the runs in --out, no more")
     given = parser.parse_args()
@@ -401,7 +402,7 @@ def main() -> None:
     torch.set_num_threads(1)
     train, other = photographs(given.photographs, given.out / "photographs")
     for seed in map(int, given.seeds.split(",")):
-        lesson = Lesson(seed, shuffled=given.control)
+        lesson = Lesson(seed, steps=given.steps, shuffled=given.control)
         folder = given.out / (f"control{seed}" if given.control else f"seed{seed}")
         start = given.out / f"seed{seed}" / "warm.pt"
         if given.control and start.exists():
