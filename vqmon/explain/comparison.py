@@ -101,13 +101,13 @@ def _rates(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _keyframes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
-    """Keyframes get more bits than the rest, so that one side may have been flattered."""
+    """Keyframes are coded otherwise than the rest; by how much the score differs is in the card."""
     alone = [keyframes_alone(facts) for facts in (a, b)]
     if alone[0] != alone[1]:
         letter = "A" if alone[0] else "B"
         yield (
-            f"Only {letter} was scored from keyframes alone, which look a little better than the "
-            "pictures between them: it may have been flattered."
+            f"Only {letter} was scored from keyframes alone, which may score a point or two above or "
+            "below the pictures between them: a small difference means nothing."
         )
 
 
