@@ -222,7 +222,7 @@ def _content(alike: tuple[int, int] | None, found: Comparison) -> str:
     if alike is None:
         seen = "There were no pictures to tell whether both show the same content"
     elif alike[1] == 1:
-        seen = f"The only picture {'has' if alike[0] else 'has no'} counterpart on the other side"
+        seen = f"The only picture {'has a' if alike[0] else 'has no'} counterpart on the other side"
     else:
         seen = f"{alike[0]} of {alike[1]} pictures have a counterpart on the other side"
     if found.shared:
