@@ -321,7 +321,9 @@ def test_a_side_of_keyframes_alone_is_told_against_one_of_all_pictures(tmp_path:
     b = segment("b", 70.0, facts={"keyframes_only": True, "sampling": "every"})
 
     assert "Only A was scored from keyframes alone" in reason(tmp_path, a, b)[2]
-    assert not any("from keyframes alone" in step for step in reason(tmp_path, a, replace(a, id="b" * 32)))
+    assert not any(
+        "from keyframes alone" in step for step in reason(tmp_path, a, replace(a, id="b" * 32))
+    )
 
 
 def test_what_is_about_vqmon_itself_tells_nothing_between_streams(tmp_path: Path) -> None:
