@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 
@@ -52,15 +53,17 @@ def _resident() -> float:
 
 def per_stream() -> float:
     """Resident growth from one open stream to STREAMS + 1, per stream."""
-    path = clip(60)
-    with TemporaryDirectory() as folder:
-        threads = [threading.Thread(target=_watch, args=(path, folder, 0), daemon=True)]
+    from vqmon.scorers import load_scorer
+
+    path, scorer = clip(60), load_scorer()  # one for all, as the daemon's scoring process has
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        threads = [threading.Thread(target=_watch, args=(path, folder, 0, scorer), daemon=True)]
         threads[0].start()
         time.sleep(8)
         before = _resident()
         for number in range(1, STREAMS + 1):
             threads.append(
-                threading.Thread(target=_watch, args=(path, folder, number), daemon=True)
+                threading.Thread(target=_watch, args=(path, folder, number, scorer), daemon=True)
             )
             threads[-1].start()
         peak = 0.0
@@ -70,15 +73,13 @@ def per_stream() -> float:
     return (peak - before) / STREAMS
 
 
-def _watch(path: Path, folder: str, number: int) -> None:
+def _watch(path: Path, folder: str, number: int, scorer: Any) -> None:
     """One stream as the daemon watches it, evidence included, over and over."""
     from vqmon.domain import Stream
     from vqmon.evidence import EvidenceKeeper
     from vqmon.pipeline import monitor
-    from vqmon.scorers import load_scorer
     from vqmon.sources import open_source
 
-    scorer = load_scorer()
     stream = Stream(f"s{number}", str(path))
     while True:
         keeper = EvidenceKeeper(Path(folder), stream.name)
